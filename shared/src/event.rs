@@ -1,0 +1,292 @@
+//! What a publisher proposes and what then happened: [`Draft`] and [`Event`].
+//!
+//! Built by the ways in, carried by the link, given out by `broadcast`. Neither speaks any wire:
+//! each protocol has private structs in the one file that speaks it, so that a change of one wire
+//! cannot silently change another.
+
+use std::fmt;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use jiff::Timestamp;
+
+use crate::json;
+
+/// WIRE §0: an event type has 1–255 bytes.
+pub const TYPE_BYTES_MAX: usize = 255;
+
+/// What a publisher proposes. The [`Publisher`](crate::publisher::Publisher) makes it an [`Event`].
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// The type, which decides who gets the event.
+    pub event_type: EventType,
+    /// The data; `None` where the request had none (which is not the same as `null`).
+    pub data: Option<Json>,
+    /// The identity given by the publisher; one is made at the door where it is absent.
+    pub id: Option<ByteString>,
+    /// Where the event comes from; `/` and the name of the token where it is absent.
+    pub source: Option<ByteString>,
+    /// What the event is about.
+    pub subject: Option<ByteString>,
+    /// When it happened; the time of acceptance where it is absent.
+    pub time: Option<Time>,
+}
+
+/// What happened: always valid, complete, and cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The type, which decides who gets the event.
+    pub event_type: EventType,
+    /// The data, byte for byte as the publisher sent it.
+    pub data: Option<Json>,
+    /// Unique within `source`.
+    pub id: ByteString,
+    /// Where the event comes from.
+    pub source: ByteString,
+    /// What the event is about.
+    pub subject: Option<ByteString>,
+    /// When it happened.
+    pub time: Time,
+    /// The name of the principal that published it.
+    pub publisher: ByteString,
+}
+
+impl Event {
+    /// Roughly what the event occupies in a queue, in bytes.
+    pub fn size(&self) -> usize {
+        let fixed = size_of::<Self>() + self.event_type.as_str().len() + self.time.as_str().len();
+        let named = self.id.len() + self.source.len() + self.publisher.len();
+        let optional = self.subject.as_ref().map_or(0, |subject| subject.len());
+        fixed + named + optional + self.data.as_ref().map_or(0, |data| data.as_bytes().len())
+    }
+}
+
+/// The type of an event: 1–255 bytes of UTF-8 without control characters.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventType(ByteString);
+
+impl EventType {
+    /// Takes text that is a valid event type.
+    ///
+    /// # Errors
+    ///
+    /// [`EventTypeError`] names the fault; the caller's own code goes to the client.
+    pub fn parse(text: impl Into<ByteString>) -> Result<Self, EventTypeError> {
+        let text = text.into();
+        if text.is_empty() {
+            return Err(EventTypeError::Empty);
+        }
+        if text.len() > TYPE_BYTES_MAX {
+            return Err(EventTypeError::TooLong);
+        }
+        if text.chars().any(is_forbidden) {
+            return Err(EventTypeError::ControlCharacter);
+        }
+        Ok(Self(text))
+    }
+
+    /// The type as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The type as shared text.
+    pub fn as_shared(&self) -> &ByteString {
+        &self.0
+    }
+}
+
+impl fmt::Debug for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// C0, DEL and C1, and the two characters that end a line in JavaScript: any of them in a type
+/// could break a line-based wire (SSE) or a log.
+fn is_forbidden(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
+}
+
+/// JSON text, checked once at the door and never parsed again.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Json(Bytes);
+
+impl Json {
+    /// Takes bytes that the caller has found to be one JSON value, nested at most 128 deep.
+    pub fn from_checked(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
+    /// Checks bytes and takes them.
+    ///
+    /// # Errors
+    ///
+    /// [`json::JsonError`] if they are not one JSON value, or nested deeper than 128.
+    pub fn parse(bytes: Bytes) -> Result<Self, json::JsonError> {
+        json::check(&bytes)?;
+        Ok(Self(bytes))
+    }
+
+    /// The text, byte for byte as it came.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Json {
+    /// Never the data: it may be anything, and it may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Json({} bytes)", self.0.len())
+    }
+}
+
+/// A time in RFC 3339 text, as it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Time(ByteString);
+
+impl Time {
+    /// The present, to the microsecond, in UTC.
+    pub fn now() -> Self {
+        Self(format!("{:.6}", Timestamp::now()).into())
+    }
+
+    /// Takes text that is an RFC 3339 date-time (§5.6).
+    ///
+    /// # Errors
+    ///
+    /// [`TimeError`] if it is not one.
+    pub fn parse(text: impl Into<ByteString>) -> Result<Self, TimeError> {
+        let text = text.into();
+        if !has_rfc_3339_shape(text.as_bytes()) || text.parse::<Timestamp>().is_err() {
+            return Err(TimeError);
+        }
+        Ok(Self(text))
+    }
+
+    /// Takes text that was parsed before it crossed the link.
+    pub fn from_checked(text: ByteString) -> Self {
+        Self(text)
+    }
+
+    /// The time as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// RFC 3339 §5.6: `YYYY-MM-DDTHH:MM:SS[.s…](Z|±HH:MM)`. The date library reads much more than
+/// that (weeks, zone names, hours alone), so the shape is judged here and the values there.
+fn has_rfc_3339_shape(text: &[u8]) -> bool {
+    const SHAPE: &[u8] = b"dddd-dd-ddTdd:dd:dd";
+    let Some((stem, rest)) = text.split_at_checked(SHAPE.len()) else { return false };
+    let fits = |(&byte, &shape): (&u8, &u8)| match shape {
+        b'd' => byte.is_ascii_digit(),
+        b'T' => matches!(byte, b'T' | b't'),
+        other => byte == other,
+    };
+    if !stem.iter().zip(SHAPE).all(fits) {
+        return false;
+    }
+    let zone = match rest {
+        [b'.', fraction @ ..] => {
+            let digits = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            if digits == 0 || digits > 9 {
+                return false;
+            }
+            fraction.get(digits..).unwrap_or_default()
+        }
+        other => other,
+    };
+    match zone {
+        [b'Z' | b'z'] => true,
+        [b'+' | b'-', h1, h2, b':', m1, m2] => {
+            [h1, h2, m1, m2].iter().all(|digit| digit.is_ascii_digit())
+        }
+        _ => false,
+    }
+}
+
+/// Why text is no event type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EventTypeError {
+    /// It has no characters.
+    #[error("the event type is empty")]
+    Empty,
+    /// It has more than [`TYPE_BYTES_MAX`] bytes.
+    #[error("the event type is longer than 255 bytes")]
+    TooLong,
+    /// It holds a control character.
+    #[error("the event type holds a control character")]
+    ControlCharacter,
+}
+
+/// The text is not an RFC 3339 date-time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the time is not RFC 3339")]
+pub struct TimeError;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_has_1_to_255_bytes_and_no_control_characters() {
+        for good in ["a", "order.paid", "order.*", "ü", " ", "a b", &"x".repeat(255)] {
+            assert!(EventType::parse(good).is_ok(), "{good:?}");
+        }
+        let long = "x".repeat(256);
+        let bad = ["", &long, "a\0", "a\n", "\u{7f}", "\u{85}", "\u{9f}", "\u{2028}", "\u{2029}"];
+        for bad in bad {
+            assert!(EventType::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_rfc_3339_and_keeps_its_text() {
+        for good in [
+            "2026-11-21T12:00:00Z",
+            "2026-11-21t12:00:00z",
+            "2026-11-21T12:00:00.123456789+01:00",
+            "1985-04-12T23:20:50.52Z",
+            "1990-12-31T23:59:60Z",
+        ] {
+            assert_eq!(Time::parse(good).map(|time| time.as_str().to_owned()), Ok(good.into()));
+        }
+        for bad in [
+            "",
+            "now",
+            "2026-11-21",
+            "2026-11-21 12:00:00Z",
+            "2026-11-21T12:00:00",
+            "2026-11-21T12:00Z",
+            "2026-13-21T12:00:00Z",
+            "2026-02-30T12:00:00Z",
+            "2026-11-21T25:00:00Z",
+            "2026-11-21T12:00:00.Z",
+            "2026-11-21T12:00:00+0100",
+            "2026-11-21T12:00:00Z[UTC]",
+            "2026-W01-1T12:00:00Z",
+        ] {
+            assert_eq!(Time::parse(bad), Err(TimeError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_present_is_a_valid_time() {
+        let now = Time::now();
+        assert_eq!(Time::parse(now.as_str()), Ok(now.clone()), "{now:?}");
+    }
+
+    #[test]
+    fn data_is_never_shown() {
+        let data = Json::from_checked(Bytes::from_static(b"{\"card\":4242}"));
+        assert!(!format!("{data:?}").contains("4242"));
+    }
+}

@@ -1,0 +1,225 @@
+//! The guarded stream under every HTTP connection.
+//!
+//! Stands between the socket and the HTTP server, which has no deadline for a body, times only
+//! the first head of a connection, and takes heads of up to 128 KiB. The guard follows the framing
+//! of what is read, so that a client that dribbles or stalls is answered and let go.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::guard::follower::{Follower, Violation};
+use crate::server::Admission;
+use crate::socket::Socket;
+
+pub mod follower;
+
+/// HARDENING: a client that takes no byte of its answer for so long is let go.
+const WRITE_STALL: Duration = Duration::from_secs(15);
+
+/// What is read and thrown away after a last answer: unread bytes would turn the close into a
+/// reset, and a reset can overtake the answer.
+const DISCARD_BYTES_MAX: usize = 256 * 1024;
+
+/// A connection under guard.
+#[derive(Debug)]
+pub struct Guard {
+    socket: Socket,
+    follower: Follower,
+    read_timer: Option<Pin<Box<Sleep>>>,
+    write_timer: Option<Pin<Box<Sleep>>>,
+    /// Something was written since the last head was complete.
+    is_answered: bool,
+    leash: Rc<Leash>,
+    admission: Admission,
+}
+
+impl Guard {
+    /// Puts a connection that was just accepted under guard.
+    pub fn new(socket: Socket, leash: Rc<Leash>, admission: Admission) -> Self {
+        Self {
+            socket,
+            follower: Follower::new(Instant::now()),
+            read_timer: None,
+            write_timer: None,
+            is_answered: false,
+            leash,
+            admission,
+        }
+    }
+
+    /// The connection's place among all.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// The socket below.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Lets go of a connection that speaks another protocol from now on.
+    pub fn into_parts(self) -> (Socket, Admission) {
+        (self.socket, self.admission)
+    }
+
+    /// Answers a violation, where nothing was answered yet, and ends the connection.
+    fn refuse(&mut self, cx: &mut Context<'_>, violation: Violation) -> io::Error {
+        log::debug!("a client was let go: {violation}");
+        if !self.is_answered {
+            self.discard(cx);
+            // Best effort: the socket's buffer is empty, and the connection ends anyway.
+            let _ = Pin::new(&mut self.socket).poll_write(cx, violation.answer());
+            let _ = Pin::new(&mut self.socket).poll_shutdown(cx);
+        }
+        io::Error::new(io::ErrorKind::TimedOut, violation)
+    }
+
+    fn discard(&mut self, cx: &mut Context<'_>) {
+        let mut scratch = [0; 4096];
+        let mut discarded = 0;
+        while discarded < DISCARD_BYTES_MAX {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.socket).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => discarded += buf.filled().len(),
+                _ => return,
+            }
+        }
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.leash.order.get() == Order::CloseWhenIdle && self.follower.is_idle() {
+            // The end of the stream, as if the client had closed: the server hangs up politely.
+            return Poll::Ready(Ok(()));
+        }
+        self.leash.remember(cx.waker());
+        if let Some((deadline, violation)) = self.follower.deadline()
+            && poll_timer(&mut self.read_timer, deadline, cx).is_ready()
+        {
+            return Poll::Ready(Err(self.refuse(cx, violation)));
+        }
+        Poll::Pending
+    }
+
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let timer = self
+            .write_timer
+            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + WRITE_STALL)));
+        timer.as_mut().poll(cx).map(|()| io::ErrorKind::TimedOut.into())
+    }
+
+    fn note_written(&mut self, buf: &[u8]) {
+        self.write_timer = None;
+        // An interim answer is none (RFC 9110 §15.2).
+        self.is_answered |= !buf.starts_with(b"HTTP/1.1 100 ");
+    }
+}
+
+impl AsyncRead for Guard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.leash.order.get() == Order::Abort {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let before = buf.filled().len();
+        if Pin::new(&mut self.socket).poll_read(cx, buf)?.is_pending() {
+            return self.poll_idle(cx);
+        }
+        let new = buf.filled().get(before..).unwrap_or_default();
+        let this = &mut *self;
+        match this.follower.see(new, Instant::now()) {
+            Ok(heads) => {
+                this.is_answered &= heads == 0;
+                Poll::Ready(Ok(()))
+            }
+            Err(violation) => Poll::Ready(Err(this.refuse(cx, violation))),
+        }
+    }
+}
+
+impl AsyncWrite for Guard {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match Pin::new(&mut self.socket).poll_write(cx, buf) {
+            Poll::Ready(written) => {
+                self.note_written(buf);
+                Poll::Ready(written)
+            }
+            Poll::Pending => self.poll_stalled(cx).map(Err),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// Waits for `deadline` with a timer that is made once and then moved.
+fn poll_timer(
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    deadline: Instant,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+    if timer.deadline() != deadline {
+        timer.as_mut().reset(deadline);
+    }
+    timer.as_mut().poll(cx)
+}
+
+/// What the server can tell a connection from outside.
+#[derive(Debug, Default)]
+pub struct Leash {
+    order: Cell<Order>,
+    waker: RefCell<Option<Waker>>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Order {
+    #[default]
+    Serve,
+    CloseWhenIdle,
+    Abort,
+}
+
+impl Leash {
+    /// Ends the connection as soon as no request is under way.
+    pub fn close_when_idle(&self) {
+        self.give(Order::CloseWhenIdle);
+    }
+
+    /// Ends the connection now.
+    pub fn abort(&self) {
+        self.give(Order::Abort);
+    }
+
+    fn give(&self, order: Order) {
+        self.order.set(order);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    fn remember(&self, waker: &Waker) {
+        let mut kept = self.waker.borrow_mut();
+        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+            *kept = Some(waker.clone());
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What all HTTP doors have in common: the server's settings, and how a refusal looks.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix_http::{HttpServiceBuilder, KeepAlive, Protocol, Request};
+use actix_web::dev::{Service, ServiceFactory};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
+
+use crate::address::{self, Network};
+use crate::guard::Guard;
+
+/// HARDENING: how long a kept connection may be idle.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// A builder with no expectation and no upgrade yet.
+pub type Builder<S> =
+    HttpServiceBuilder<Guard, S, actix_http::h1::ExpectHandler, actix_http::h1::UpgradeHandler>;
+
+/// The settings of every HTTP server. `linger` is how long the answer to a request whose body was
+/// not read may take to reach the client before the connection ends.
+pub fn builder<S>(linger: Duration) -> Builder<S>
+where
+    S: ServiceFactory<Request, Config = ()>,
+    S::Error: Into<actix_http::Response<actix_http::body::BoxBody>> + 'static,
+    S::InitError: std::fmt::Debug,
+    <S::Service as Service<Request>>::Future: 'static,
+{
+    HttpServiceBuilder::default()
+        .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
+        // The guard has the deadlines: these time the first head of a connection only.
+        .client_request_timeout(Duration::ZERO)
+        .client_disconnect_timeout(linger)
+        .on_connect_ext(|guard: &Guard, extensions| {
+            if guard.admission().is_refused {
+                extensions.insert(Refused);
+            }
+        })
+}
+
+/// Serves guarded connections with what a builder made.
+pub fn serve<S>(service: S) -> impl Fn(Guard) -> Pin<Box<dyn Future<Output = ()>>>
+where
+    S: Service<(Guard, Protocol, Option<SocketAddr>), Response = ()> + 'static,
+    S::Error: std::fmt::Display,
+{
+    let service = Rc::new(service);
+    move |guard| {
+        let service = Rc::clone(&service);
+        Box::pin(async move {
+            let peer = guard.socket().peer();
+            if let Err(error) = service.call((guard, Protocol::Http1, Some(peer))).await {
+                log::debug!("a connection ended: {error}");
+            }
+        })
+    }
+}
+
+/// What `GET /healthz` answers on both doors.
+pub const HEALTHY: &str = r#"{"status":200,"message":"OK"}"#;
+
+/// Marks the requests of a connection for which there was no room.
+#[derive(Debug, Clone, Copy)]
+struct Refused;
+
+/// Whether the request came on a connection for which there was no room.
+pub fn is_refused(request: &HttpRequest) -> bool {
+    request.conn_data::<Refused>().is_some()
+}
+
+/// The address of the client, behind the proxies that are trusted.
+pub fn client_address(request: &HttpRequest, trusted: &[Network]) -> IpAddr {
+    let peer = request.peer_addr().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.ip());
+    let named = |name: &'static str| {
+        request.headers().get_all(name).filter_map(|value| value.to_str().ok())
+    };
+    address::of_client(peer, named("x-forwarded-for").chain(named("forwarded")), trusted)
+}
+
+/// Says when the request may be repeated (RFC 9110 §10.2.3): whole seconds, rounded up.
+pub fn retry_after(mut response: HttpResponse, wait: Duration) -> HttpResponse {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    response
+}
+
+/// An answer in JSON.
+pub fn json(status: StatusCode, body: impl Into<Bytes>) -> HttpResponse {
+    let mut response = HttpResponse::with_body(status, actix_web::body::BoxBody::new(body.into()));
+    let json = HeaderValue::from_static("application/json; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+/// A refusal with its stable code, which needs no escaping.
+pub fn refusal(status: StatusCode, code: &'static str) -> HttpResponse {
+    json(status, format!("{{\"code\":\"{code}\"}}"))
+}

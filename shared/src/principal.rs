@@ -1,0 +1,56 @@
+//! Who a credential turned out to be, and what they may do.
+//!
+//! Holding a [`Principal`] is the proof of having been authenticated; only
+//! [`Tokens`](crate::tokens::Tokens) makes them.
+
+use bytestring::ByteString;
+use jiff::Timestamp;
+
+use crate::credentials::Digest;
+use crate::event::EventType;
+use crate::pattern::Pattern;
+
+/// Who a credential turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// Shown in logs and metrics in place of the secret.
+    pub name: ByteString,
+    /// What they may do.
+    pub grant: Grant,
+    /// When the credential ends, if it does.
+    pub expires: Option<Timestamp>,
+    /// The credential's digest; none for `anonymous`.
+    pub digest: Option<Digest>,
+    /// The `source` of their events that name none: `/` and the name.
+    pub source: ByteString,
+}
+
+impl Principal {
+    /// Whether the credential's time is over.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+/// What a principal may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Types that may be published.
+    pub publish: Vec<Pattern>,
+    /// Types that may be subscribed.
+    pub subscribe: Vec<Pattern>,
+    /// Whether the operator's own functions are open.
+    pub admin: bool,
+}
+
+impl Grant {
+    /// Whether an event of this type may be published.
+    pub fn may_publish(&self, event_type: &EventType) -> bool {
+        self.publish.iter().any(|granted| granted.matches(event_type.as_str()))
+    }
+
+    /// Whether all that `pattern` can match may be subscribed: one grant must cover it whole.
+    pub fn may_subscribe(&self, pattern: &Pattern) -> bool {
+        self.subscribe.iter().any(|granted| granted.covers(pattern))
+    }
+}

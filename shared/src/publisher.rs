@@ -1,0 +1,150 @@
+//! The one gate for every way in: credentials and a draft become an event on its way.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use governor::clock::{Clock as _, DefaultClock};
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
+use uuid::Uuid;
+
+use crate::credentials::{Credentials, Digest};
+use crate::event::{Draft, Event, Time};
+use crate::link::sender::Sender;
+use crate::link::{LinkError, Receipt};
+use crate::principal::Principal;
+use crate::reload::Reloaded;
+use crate::tokens::{AuthError, Tokens};
+
+/// The gate. One a worker thread; what it shares with the others is behind [`Arc`]s.
+#[derive(Debug)]
+pub struct Publisher {
+    tokens: Arc<Reloaded<Tokens>>,
+    rates: Option<Arc<Rates>>,
+    sender: Sender,
+}
+
+impl Publisher {
+    /// Opens a gate in front of a link.
+    pub fn new(tokens: Arc<Reloaded<Tokens>>, rates: Option<Arc<Rates>>, sender: Sender) -> Self {
+        Self { tokens, rates, sender }
+    }
+
+    /// Decides who shows these credentials, and whether they may ask for something now.
+    ///
+    /// # Errors
+    ///
+    /// [`AdmitError`], before a byte of a body is read.
+    pub fn admit(&self, shown: &Credentials) -> Result<Arc<Principal>, AdmitError> {
+        let principal = self.tokens.load().authenticate(shown)?;
+        if let Some(rates) = &self.rates {
+            rates.check(&principal)?;
+        }
+        Ok(principal)
+    }
+
+    /// Makes an event of a draft and sends it; what the draft leaves out is filled in.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`] says whether the event may have been taken.
+    pub async fn publish(
+        &self,
+        principal: &Principal,
+        draft: Draft,
+    ) -> Result<Receipt, PublishError> {
+        if !principal.grant.may_publish(&draft.event_type) {
+            return Err(PublishError::Forbidden);
+        }
+        let event = Event {
+            event_type: draft.event_type,
+            data: draft.data,
+            id: draft.id.unwrap_or_else(make_id),
+            source: draft.source.unwrap_or_else(|| principal.source.clone()),
+            subject: draft.subject,
+            time: draft.time.unwrap_or_else(Time::now),
+            publisher: principal.name.clone(),
+        };
+        let identity = Identity { id: event.id.clone(), source: event.source.clone() };
+        self.sender.send(event).await.map_err(|error| match error {
+            LinkError::Unreachable => PublishError::Unreachable,
+            LinkError::TooLarge => PublishError::TooLarge,
+            LinkError::Undecided => PublishError::Undecided(identity),
+        })
+    }
+}
+
+/// WIRE §0: a native event's id is a UUIDv7 made at the door.
+fn make_id() -> ByteString {
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    ByteString::from(&*Uuid::now_v7().as_hyphenated().encode_lower(&mut text))
+}
+
+/// How often each token may ask, for all workers of a process.
+pub struct Rates {
+    limiter: RateLimiter<Option<Digest>, HashMapStateStore<Option<Digest>>, DefaultClock>,
+    clock: DefaultClock,
+}
+
+impl Rates {
+    /// Allows so many requests a second of each token, and as many at once.
+    pub fn per_second(count: NonZeroU32) -> Self {
+        let limiter = RateLimiter::hashmap(Quota::per_second(count));
+        Self { limiter, clock: DefaultClock::default() }
+    }
+
+    /// The table has an entry for each token that was ever used, and so never more than there
+    /// are valid tokens; those of withdrawn ones go when they have been idle.
+    fn check(&self, principal: &Principal) -> Result<(), AdmitError> {
+        self.limiter.check_key(&principal.digest).map_err(|not_until| {
+            self.limiter.retain_recent();
+            AdmitError::RateLimited(not_until.wait_time_from(self.clock.now()))
+        })
+    }
+}
+
+impl fmt::Debug for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rates")
+    }
+}
+
+/// Why a request is not listened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AdmitError {
+    /// The credentials are no good.
+    #[error(transparent)]
+    Refused(#[from] AuthError),
+    /// The token asks too often; it may ask again after this time.
+    #[error("too many requests of one token")]
+    RateLimited(Duration),
+}
+
+/// What names one event among all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Unique within `source`.
+    pub id: ByteString,
+    /// Where the event comes from.
+    pub source: ByteString,
+}
+
+/// Why an event was not taken in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The token may not publish this type.
+    #[error("the token may not publish this type")]
+    Forbidden,
+    /// Broadcast cannot be reached now. The same event may be sent again.
+    #[error("broadcast cannot be reached")]
+    Unreachable,
+    /// The event was sent and may have been taken. It may be sent again under the same identity.
+    #[error("broadcast did not answer for the event")]
+    Undecided(Identity),
+    /// Broadcast takes no event as large as this one.
+    #[error("the event is too large for broadcast")]
+    TooLarge,
+}

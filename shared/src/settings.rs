@@ -1,0 +1,221 @@
+//! What the settings of both processes have in common, and how their values are written.
+//!
+//! Flag before environment before default. A value that is given and wrong stops the process:
+//! nothing is guessed.
+
+use std::ffi::OsString;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::error::ErrorKind;
+use clap::{Args, Parser, ValueEnum};
+use jiff::SignedDuration;
+
+use crate::address::Network;
+use crate::link::LinkAddress;
+
+/// The exit code for settings that are wrong (sysexits.h: `EX_CONFIG`).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// What both processes can be told.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// Where listen and broadcast meet: `unix:` and the path of a socket
+    #[arg(long, env = "LINK", value_name = "ADDRESS", default_value = "unix:./sockets/link.sock")]
+    pub link: LinkAddress,
+
+    /// User ids, beside our own, that the other end of the link may have
+    #[arg(long, env = "LINK_UIDS", value_name = "UID,…", default_value = "", value_parser = parse_list::<u32>)]
+    pub link_uids: List<u32>,
+
+    /// The file with one token a line; it is followed while we run
+    #[arg(long, env = "TOKENS_FILE", value_name = "PATH", default_value = "./tokens/tokens")]
+    pub tokens_file: PathBuf,
+
+    /// Whether the door speaks TLS (1.2 and 1.3)
+    #[arg(long, env = "HTTPS_ENABLE", value_name = "true|false", default_value = "false",
+          num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub https_enable: bool,
+
+    /// The certificate chain in PEM; followed together with the key
+    #[arg(long, env = "CERT_FILE", value_name = "PATH", default_value = "./certs/cert.crt")]
+    pub cert_file: PathBuf,
+
+    /// The private key in PEM
+    #[arg(long, env = "KEY_FILE", value_name = "PATH", default_value = "./certs/cert.key")]
+    pub key_file: PathBuf,
+
+    /// The largest body of a request, unpacked
+    #[arg(long, env = "MAX_BODY", value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
+    pub max_body: usize,
+
+    /// What queues and bodies may hold in all: from 60 % of it publishers are refused, above it
+    /// the largest queues are closed
+    #[arg(long, env = "MEMORY_LIMIT", value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
+    pub memory_limit: usize,
+
+    /// Proxies whose word on the client's address is believed: addresses or networks
+    #[arg(long, env = "TRUSTED_PROXIES", value_name = "CIDR,…", default_value = "", value_parser = parse_list::<Network>)]
+    pub trusted_proxies: List<Network>,
+
+    /// Threads that serve connections; one a core where it is not given
+    #[arg(long, env = "WORKERS", value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: Option<u16>,
+
+    /// How long a stop may take before what is left is cut off
+    #[arg(long, env = "DRAIN_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    pub drain_timeout: Duration,
+
+    /// How log lines are written
+    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// Which log lines are written: a level, or `module=level` pairs
+    #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = "info", value_parser = parse_filter)]
+    pub rust_log: String,
+}
+
+impl Common {
+    /// The number of threads to serve connections with.
+    pub fn worker_count(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.workers.map_or(cores, usize::from)
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line of words.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A comma-separated list of values; may be empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct List<T>(pub Vec<T>);
+
+/// So many a second; `off` is the absence of a rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate(pub Option<NonZeroU32>);
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let count = text.strip_suffix("/s").and_then(|count| count.parse().ok());
+        count.map(|count| Self(Some(count))).ok_or_else(|| "write off, or 100/s".to_owned())
+    }
+}
+
+/// Reads a duration such as `5s`, `200ms`, `1m`; more than nothing, at most a day.
+///
+/// # Errors
+///
+/// One sentence that shows how it is written.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let how = || "write a duration such as 5s or 200ms".to_owned();
+    let duration: SignedDuration = text.parse().map_err(|_| how())?;
+    let duration = Duration::try_from(duration).map_err(|_| how())?;
+    if duration.is_zero() || duration > Duration::from_secs(86_400) {
+        return Err("a duration is more than nothing and at most a day".to_owned());
+    }
+    Ok(duration)
+}
+
+/// Reads a size such as `64KiB`, `1MiB`, `1GiB`, or a number of bytes; more than nothing.
+///
+/// # Errors
+///
+/// One sentence that shows how it is written.
+pub fn parse_size(text: &str) -> Result<usize, String> {
+    let size: ByteSize =
+        text.parse().map_err(|_| "write a size such as 64KiB or 1MiB".to_owned())?;
+    match usize::try_from(size.as_u64()) {
+        Ok(bytes) if bytes > 0 => Ok(bytes),
+        _ => Err("a size is more than nothing".to_owned()),
+    }
+}
+
+/// Reads values between commas; nothing at all is an empty list.
+///
+/// # Errors
+///
+/// The fault of the first value that is wrong.
+pub fn parse_list<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<List<T>, String> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let values: Result<Vec<T>, String> = parts
+        .map(|part| part.parse().map_err(|fault: T::Err| format!("{part}: {fault}")))
+        .collect();
+    values.map(List)
+}
+
+/// env_logger ignores what it cannot read; we do not.
+fn parse_filter(text: &str) -> Result<String, String> {
+    env_filter::Builder::new().try_parse(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+/// Reads the settings from the command line and the environment.
+///
+/// # Errors
+///
+/// The exit code, after help, version, or one sentence on what is wrong was printed.
+pub fn read<P: Parser>(arguments: impl IntoIterator<Item = OsString>) -> Result<P, ExitCode> {
+    P::try_parse_from(arguments).map_err(|error| {
+        let is_asked_for =
+            matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+        // Nothing is left to be done about a terminal that is gone.
+        let _ = error.print();
+        if is_asked_for { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_with_their_unit() {
+        for (text, millis) in [("5s", 5000), ("200ms", 200), ("1m", 60_000), ("1h30m", 5_400_000)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "5", "-5s", "0s", "five", "25h", "5 parsecs"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_written_with_their_unit_or_in_bytes() {
+        for (text, bytes) in [("64KiB", 65_536), ("1MiB", 1 << 20), ("1GiB", 1 << 30), ("10", 10)] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "0", "-1", "much", "1 parsec"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_off_or_a_number_a_second() {
+        assert_eq!("off".parse(), Ok(Rate(None)));
+        assert_eq!("100/s".parse(), Ok(Rate(NonZeroU32::new(100))));
+        for text in ["", "0/s", "100", "-1/s", "1/m"] {
+            assert!(text.parse::<Rate>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_may_be_empty_and_name_what_is_wrong() {
+        assert_eq!(parse_list::<u32>(""), Ok(List(vec![])));
+        assert_eq!(parse_list::<u32>("1, 2"), Ok(List(vec![1, 2])));
+        assert!(parse_list::<u32>("1,x").unwrap_err().starts_with("x: "));
+    }
+}

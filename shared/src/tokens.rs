@@ -1,0 +1,138 @@
+//! The tokens file, parsed: who may come in, and as whom.
+//!
+//! Held by both processes as a [`Reloaded`](crate::reload::Reloaded) value. This is the one place
+//! that decides every credential.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::credentials::{Credentials, Digest};
+use crate::principal::Principal;
+use crate::reload::{Parsed, Source};
+use crate::tokens::file::Complaint;
+
+pub mod file;
+
+/// The table of all tokens.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    by_digest: HashMap<Digest, Arc<Principal>>,
+    anonymous: Option<Arc<Principal>>,
+}
+
+impl Tokens {
+    /// Decides who shows these credentials.
+    ///
+    /// # Errors
+    ///
+    /// - [`AuthError::UnknownScheme`] under a scheme that is not enabled.
+    /// - [`AuthError::Unauthenticated`] for all else, without saying why: unknown, malformed,
+    ///   expired and withdrawn tokens must look alike.
+    pub fn authenticate(&self, shown: &Credentials) -> Result<Arc<Principal>, AuthError> {
+        let found = match shown {
+            Credentials::Absent => self.anonymous.as_ref(),
+            Credentials::Token(presented) => {
+                presented.digests().find_map(|digest| self.find(digest))
+            }
+            Credentials::UnknownScheme => return Err(AuthError::UnknownScheme),
+            Credentials::Malformed => None,
+        };
+        let principal = found.ok_or(AuthError::Unauthenticated)?;
+        if principal.expires.is_some() && principal.is_expired(Timestamp::now()) {
+            return Err(AuthError::Unauthenticated);
+        }
+        Ok(Arc::clone(principal))
+    }
+
+    /// Who a principal of an earlier table is in this one; `None` if the token was withdrawn.
+    pub fn judge_again(&self, principal: &Principal) -> Option<Arc<Principal>> {
+        let found = match &principal.digest {
+            Some(digest) => self.find(digest),
+            None => self.anonymous.as_ref(),
+        };
+        found.map(Arc::clone)
+    }
+
+    /// All principals, in no order.
+    pub fn principals(&self) -> impl Iterator<Item = &Arc<Principal>> {
+        self.by_digest.values().chain(&self.anonymous)
+    }
+
+    /// Whether nobody at all can come in.
+    pub fn is_empty(&self) -> bool {
+        self.by_digest.is_empty() && self.anonymous.is_none()
+    }
+
+    /// The map is keyed by digest, so that a search tells nothing about a secret; the last
+    /// comparison is in constant time all the same.
+    fn find(&self, digest: &Digest) -> Option<&Arc<Principal>> {
+        let (kept, principal) = self.by_digest.get_key_value(digest)?;
+        kept.matches(digest).then_some(principal)
+    }
+}
+
+/// The tokens file as a thing to follow.
+#[derive(Debug)]
+pub struct TokensFile {
+    path: PathBuf,
+}
+
+impl TokensFile {
+    /// Names the file to follow.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+}
+
+impl Source for TokensFile {
+    type Value = Tokens;
+
+    fn what(&self) -> &'static str {
+        "tokens file"
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
+    }
+
+    fn parse(&self, contents: &[Vec<u8>]) -> Result<Parsed<Tokens>, String> {
+        let text = contents.first().map(Vec::as_slice).unwrap_or_default();
+        let (tokens, complaints) = file::parse(text);
+        let warnings = complaints.iter().map(Complaint::to_string).collect();
+        let is_cut_short = !text.is_empty() && !text.ends_with(b"\n") && !text.ends_with(b"\r");
+        Ok(Parsed { value: tokens, warnings, is_cut_short })
+    }
+
+    /// An editor that truncates and then writes shows an empty file for a moment.
+    fn withdraws_all(&self, old: &Tokens, new: &Tokens) -> bool {
+        !old.is_empty() && old.principals().all(|principal| new.judge_again(principal).is_none())
+    }
+
+    fn is_secret(&self, _: usize) -> bool {
+        true
+    }
+}
+
+/// Why credentials were refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// No token, or one that is not in the table now.
+    #[error("the token is missing or unknown")]
+    Unauthenticated,
+    /// The scheme is not enabled.
+    #[error("the authentication scheme is not enabled")]
+    UnknownScheme,
+}
+
+impl AuthError {
+    /// The code that the client gets.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::UnknownScheme => "AUTH_UNRECOGNIZED_SCHEME",
+        }
+    }
+}
