@@ -1,0 +1,191 @@
+//! Who on this worker is subscribed to what.
+//!
+//! Owned by one thread: no lock, no await, no log. The worker feeds it the log's batches in order
+//! and empties the outboxes that it names as due. A panic in here ends the process, on whosever
+//! stack: a hub in the middle of a change would be a silent gap.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use shared::pattern::Pattern;
+use slab::Slab;
+
+use crate::fatal::Fatal;
+use crate::hub::tree::PatternTree;
+use crate::outbox::Outbox;
+use crate::publication::{Batch, Format, Frames};
+
+mod tree;
+
+/// A session's place in the hub of its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(usize);
+
+impl SessionId {
+    /// A number to tell sessions apart in the log of one worker.
+    pub fn number(self) -> usize {
+        self.0
+    }
+}
+
+/// The subscriptions of one worker's sessions.
+#[derive(Debug, Default)]
+pub struct Hub {
+    subscribers: Slab<Subscriber>,
+    exact: HashMap<ByteString, Vec<SessionId>>,
+    wild: PatternTree,
+    due: Vec<SessionId>,
+    deliveries: u64,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    outbox: Rc<Outbox>,
+    format: &'static Format,
+    /// The place after the last event that was offered: each event is offered once, however many
+    /// patterns match it.
+    next_offset: u64,
+    is_due: bool,
+}
+
+impl Hub {
+    /// Takes a session in; it is subscribed to nothing yet.
+    pub fn enter(&mut self, outbox: Rc<Outbox>, format: &'static Format) -> SessionId {
+        let _fatal = Fatal("the hub");
+        let subscriber = Subscriber { outbox, format, next_offset: 0, is_due: false };
+        SessionId(self.subscribers.insert(subscriber))
+    }
+
+    /// Takes out a session that is subscribed to nothing any more.
+    pub fn leave(&mut self, id: SessionId) {
+        let _fatal = Fatal("the hub");
+        if self.subscribers.contains(id.0) {
+            self.subscribers.remove(id.0);
+        }
+    }
+
+    /// Subscribes a session to a pattern from now on. The caller never does so twice.
+    pub fn subscribe(&mut self, id: SessionId, pattern: &Pattern) {
+        let _fatal = Fatal("the hub");
+        if pattern.is_wild() {
+            self.wild.insert(pattern, id);
+        } else {
+            self.exact.entry(pattern.as_str().into()).or_default().push(id);
+        }
+    }
+
+    /// Takes a subscription back.
+    pub fn unsubscribe(&mut self, id: SessionId, pattern: &Pattern) {
+        let _fatal = Fatal("the hub");
+        if pattern.is_wild() {
+            self.wild.remove(pattern, id);
+        } else if let Some(ids) = self.exact.get_mut(pattern.as_str()) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.exact.remove(pattern.as_str());
+            }
+        }
+    }
+
+    /// Offers each event of a batch to the sessions that it matches.
+    pub fn publish(&mut self, batch: &Batch) {
+        let _fatal = Fatal("the hub");
+        let Self { subscribers, exact, wild, due, deliveries } = self;
+        let mut offering = Offering { subscribers, due, deliveries, batch, last: None };
+        for (offset, index, event) in batch.iter() {
+            let event_type = event.event_type.as_str();
+            for &id in exact.get(event_type).into_iter().flatten() {
+                offering.offer(id, offset, index);
+            }
+            wild.for_each_match(event_type, &mut |id| offering.offer(id, offset, index));
+        }
+    }
+
+    /// Says that the session's outbox has something to be written.
+    pub fn mark_due(&mut self, id: SessionId) {
+        if let Some(subscriber) = self.subscribers.get_mut(id.0) {
+            subscriber.mark_due(id, &mut self.due);
+        }
+    }
+
+    /// Takes the sessions whose outboxes have something new.
+    pub fn take_due(&mut self, taken: &mut Vec<SessionId>) {
+        taken.append(&mut self.due);
+        for id in taken {
+            if let Some(subscriber) = self.subscribers.get_mut(id.0) {
+                subscriber.is_due = false;
+            }
+        }
+    }
+
+    /// Whether the session is in the hub.
+    pub fn contains(&self, id: SessionId) -> bool {
+        self.subscribers.contains(id.0)
+    }
+
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.subscribers.len()
+    }
+
+    /// Whether there is no session.
+    pub fn is_empty(&self) -> bool {
+        self.subscribers.is_empty()
+    }
+
+    /// Takes the number of deliveries since the last time.
+    pub fn take_deliveries(&mut self) -> u64 {
+        std::mem::take(&mut self.deliveries)
+    }
+
+    /// The session for which most bytes wait.
+    pub fn fullest(&self) -> Option<SessionId> {
+        let sessions = self.subscribers.iter().filter(|(_, it)| !it.outbox.is_overflown());
+        let fullest = sessions.max_by_key(|(_, it)| it.outbox.bytes());
+        fullest.filter(|(_, it)| it.outbox.bytes() > 0).map(|(key, _)| SessionId(key))
+    }
+}
+
+impl Subscriber {
+    fn mark_due(&mut self, id: SessionId, due: &mut Vec<SessionId>) {
+        if !self.is_due {
+            self.is_due = true;
+            due.push(id);
+        }
+    }
+}
+
+/// A batch on its way to the sessions.
+struct Offering<'a> {
+    subscribers: &'a mut Slab<Subscriber>,
+    due: &'a mut Vec<SessionId>,
+    deliveries: &'a mut u64,
+    batch: &'a Batch,
+    /// The frames of the format that was asked for last: mostly all sessions have the same.
+    last: Option<(&'static Format, &'a Arc<Frames>)>,
+}
+
+impl Offering<'_> {
+    fn offer(&mut self, id: SessionId, offset: u64, index: usize) {
+        let Some(subscriber) = self.subscribers.get_mut(id.0) else { return };
+        if subscriber.next_offset > offset {
+            return;
+        }
+        subscriber.next_offset = offset + 1;
+        let frames = match self.last {
+            Some((format, frames)) if std::ptr::eq(format, subscriber.format) => frames,
+            _ => self.batch.frames(subscriber.format),
+        };
+        self.last = Some((subscriber.format, frames));
+        if subscriber.outbox.offer(frames, index).is_ok() {
+            *self.deliveries += 1;
+        }
+        // An overflown one is due as well: its output must hang up.
+        subscriber.mark_due(id, self.due);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+use std::io::IoSlice;
+
+use proptest::prelude::*;
+use shared::event::{Event, EventType, Time};
+use shared::memory::Memory;
+
+use super::*;
+
+static PLAIN: Format = Format::native(|event, bytes| {
+    bytes.extend_from_slice(format!("{}:{} ", event.event_type, event.id).as_bytes());
+});
+
+fn event(event_type: &str, number: u64) -> Event {
+    Event {
+        event_type: EventType::parse(event_type.to_owned()).unwrap(),
+        data: None,
+        id: number.to_string().into(),
+        source: "/test".into(),
+        subject: None,
+        time: Time::now(),
+        publisher: "test".into(),
+    }
+}
+
+struct House {
+    hub: Hub,
+    memory: Arc<Memory>,
+    next_offset: u64,
+}
+
+impl House {
+    fn new() -> Self {
+        Self { hub: Hub::default(), memory: Memory::new(1 << 30), next_offset: 0 }
+    }
+
+    fn client(&mut self, patterns: &[&str], bytes_max: usize) -> (SessionId, Rc<Outbox>) {
+        let outbox = Rc::new(Outbox::new(bytes_max, &self.memory));
+        let id = self.hub.enter(Rc::clone(&outbox), &PLAIN);
+        for text in patterns {
+            self.hub.subscribe(id, &pattern(text));
+        }
+        (id, outbox)
+    }
+
+    fn publish(&mut self, event_types: &[&str]) {
+        let from = self.next_offset;
+        let events = (from..).zip(event_types).map(|(number, it)| event(it, number)).collect();
+        let batch = Batch::new(from, events, &self.memory);
+        self.next_offset += event_types.len() as u64;
+        self.hub.publish(&batch);
+    }
+
+    fn due(&mut self) -> Vec<SessionId> {
+        let mut due = Vec::new();
+        self.hub.take_due(&mut due);
+        due
+    }
+}
+
+fn pattern(text: &str) -> Pattern {
+    Pattern::parse(text.to_owned()).unwrap()
+}
+
+fn read(outbox: &Outbox) -> String {
+    let text: String = outbox.with_slices(|slices: &[IoSlice<'_>]| {
+        slices.iter().map(|it| String::from_utf8(it.to_vec()).unwrap()).collect()
+    });
+    outbox.advance(text.len());
+    text.trim_end().to_owned()
+}
+
+/// One client stops reading: it alone overflows, and its neighbour misses nothing.
+#[test]
+fn a_slow_consumer_overflows_alone() {
+    let mut house = House::new();
+    let (slow, unread) = house.client(&["a"], 4);
+    let (quick, inbox) = house.client(&["a"], 100);
+    house.publish(&["a", "a", "a"]);
+    assert!(unread.is_overflown());
+    assert!(!inbox.is_overflown());
+    assert_eq!(read(&inbox), "a:0 a:1 a:2");
+    assert_eq!(house.due(), [slow, quick]);
+}
+
+#[test]
+fn an_event_reaches_those_whose_patterns_match_it_once() {
+    let mut house = House::new();
+    let (_, exact) = house.client(&["order.paid"], 1000);
+    let (_, wild) = house.client(&["order.*", "order.>", "order.paid", ">"], 1000);
+    let (_, other) = house.client(&["invoice.>"], 1000);
+    house.publish(&["order.paid", "order.paid.late", "order"]);
+    assert_eq!(read(&exact), "order.paid:0");
+    assert_eq!(read(&wild), "order.paid:0 order.paid.late:1 order:2");
+    assert_eq!(read(&other), "");
+    assert_eq!(house.hub.take_deliveries(), 4);
+    assert_eq!(house.hub.take_deliveries(), 0);
+}
+
+#[test]
+fn what_was_unsubscribed_or_left_gets_nothing_more() {
+    let mut house = House::new();
+    let (id, outbox) = house.client(&["a", "b.*", "b.>"], 1000);
+    house.hub.unsubscribe(id, &pattern("b.*"));
+    house.publish(&["b.c"]);
+    assert_eq!(read(&outbox), "b.c:0", "the other pattern still stands");
+    house.hub.unsubscribe(id, &pattern("b.>"));
+    house.publish(&["a", "b.c"]);
+    assert_eq!(read(&outbox), "a:1");
+    house.hub.unsubscribe(id, &pattern("a"));
+    house.hub.leave(id);
+    house.publish(&["a"]);
+    assert_eq!(read(&outbox), "");
+    assert!(!house.hub.contains(id));
+    assert!(house.hub.exact.is_empty(), "nothing stays behind");
+}
+
+#[test]
+fn a_session_is_due_once_until_it_was_taken() {
+    let mut house = House::new();
+    let (id, _outbox) = house.client(&["a"], 1000);
+    house.publish(&["a", "a"]);
+    house.hub.mark_due(id);
+    assert_eq!(house.due(), [id]);
+    assert_eq!(house.due(), []);
+    house.publish(&["a"]);
+    assert_eq!(house.due(), [id]);
+}
+
+#[test]
+fn the_fullest_is_the_one_for_whom_most_bytes_wait() {
+    let mut house = House::new();
+    assert_eq!(house.hub.fullest(), None);
+    let (_, _first) = house.client(&["a"], 1000);
+    let (second, _outbox) = house.client(&["a", "b"], 1000);
+    assert_eq!(house.hub.fullest(), None, "nobody has anything");
+    house.publish(&["a", "b"]);
+    assert_eq!(house.hub.fullest(), Some(second));
+}
+
+#[test]
+fn a_place_that_was_left_is_free_for_another() {
+    let mut house = House::new();
+    let (first, _) = house.client(&["a"], 1000);
+    house.hub.unsubscribe(first, &pattern("a"));
+    house.hub.leave(first);
+    let (_, outbox) = house.client(&["b"], 1000);
+    house.publish(&["a", "b"]);
+    assert_eq!(read(&outbox), "b:1");
+    assert_eq!(house.hub.len(), 1);
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(vec!["a", "b", "*", ">"]), 1..4)
+        .prop_map(|tokens| tokens.join("."))
+}
+
+proptest! {
+    /// The tree and the table find just what the patterns themselves say.
+    #[test]
+    fn the_hub_agrees_with_the_patterns(
+        patterns in prop::collection::hash_set(text(), 1..8),
+        removed in prop::collection::vec(any::<bool>(), 8),
+        event_type in text(),
+    ) {
+        let mut house = House::new();
+        let texts: Vec<&str> = patterns.iter().map(String::as_str).collect();
+        let (id, outbox) = house.client(&texts, 1000);
+        let mut kept = Vec::new();
+        for (text, removed) in texts.iter().zip(removed) {
+            if removed {
+                house.hub.unsubscribe(id, &pattern(text));
+            } else {
+                kept.push(pattern(text));
+            }
+        }
+        house.publish(&[&event_type]);
+        let expected = kept.iter().any(|it| it.matches(&event_type));
+        prop_assert_eq!(!read(&outbox).is_empty(), expected);
+    }
+}

@@ -1,0 +1,95 @@
+//! Sessions by wildcard pattern, found by walking along the tokens of a type.
+
+use std::collections::HashMap;
+
+use shared::pattern::{Pattern, Token};
+
+use crate::hub::SessionId;
+
+/// One step into the patterns: what may follow, and who is subscribed here.
+#[derive(Debug, Default)]
+pub(super) struct PatternTree {
+    literal: HashMap<Box<str>, PatternTree>,
+    one: Option<Box<PatternTree>>,
+    /// Subscribed to all that goes on from here.
+    rest: Vec<SessionId>,
+    /// Subscribed to what ends here.
+    here: Vec<SessionId>,
+}
+
+impl PatternTree {
+    /// Puts a session in.
+    pub(super) fn insert(&mut self, pattern: &Pattern, id: SessionId) {
+        let mut tree = self;
+        for token in pattern.tokens() {
+            tree = match token {
+                Token::Literal(text) => tree.literal.entry(text.into()).or_default(),
+                Token::One => tree.one.get_or_insert_default(),
+                Token::Rest => return tree.rest.push(id),
+            };
+        }
+        tree.here.push(id);
+    }
+
+    /// Takes a session out, and the branches that are bare then.
+    pub(super) fn remove(&mut self, pattern: &Pattern, id: SessionId) {
+        self.remove_along(&mut pattern.tokens(), id);
+    }
+
+    fn remove_along<'a>(&mut self, tokens: &mut impl Iterator<Item = Token<'a>>, id: SessionId) {
+        match tokens.next() {
+            None => self.here.retain(|other| *other != id),
+            Some(Token::Rest) => self.rest.retain(|other| *other != id),
+            Some(Token::One) => {
+                if let Some(one) = &mut self.one {
+                    one.remove_along(tokens, id);
+                    if one.is_bare() {
+                        self.one = None;
+                    }
+                }
+            }
+            Some(Token::Literal(text)) => {
+                if let Some(literal) = self.literal.get_mut(text) {
+                    literal.remove_along(tokens, id);
+                    if literal.is_bare() {
+                        self.literal.remove(text);
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_bare(&self) -> bool {
+        self.literal.is_empty()
+            && self.one.is_none()
+            && self.rest.is_empty()
+            && self.here.is_empty()
+    }
+
+    /// Calls `visit` for each session with a pattern that matches; more than once for one that
+    /// has several.
+    pub(super) fn for_each_match(&self, event_type: &str, visit: &mut impl FnMut(SessionId)) {
+        if !self.is_bare() {
+            self.walk(Some(event_type), visit);
+        }
+    }
+
+    /// `rest` is what of the type is left; `None` after its last token.
+    fn walk(&self, rest: Option<&str>, visit: &mut impl FnMut(SessionId)) {
+        let Some(rest) = rest else {
+            self.here.iter().for_each(|&id| visit(id));
+            return;
+        };
+        self.rest.iter().for_each(|&id| visit(id));
+        let (token, rest) = match rest.split_once('.') {
+            Some((token, rest)) => (token, Some(rest)),
+            None => (rest, None),
+        };
+        if let Some(literal) = self.literal.get(token) {
+            literal.walk(rest, visit);
+        }
+        if let Some(one) = &self.one {
+            one.walk(rest, visit);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What `broadcast` counts.
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use shared::metrics::Label;
+
+use crate::disconnect::Disconnect;
+
+/// Counters of all workers.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Events that went to the log.
+    pub taken: Counter,
+    /// Events for which there was no room.
+    pub turned_away: Counter,
+    /// Sessions that are open.
+    pub sessions: Gauge,
+    /// Those of them that have shown no credential yet.
+    pub newcomers: Gauge,
+    /// Bytes that wait for clients, a shared buffer counted once.
+    pub outbox_bytes: Gauge,
+    /// Sessions that ended by a panic.
+    pub panics: Counter,
+    slow_consumers: Counter,
+    delivered: Family<Label, Counter>,
+    refused: Family<Label, Counter>,
+    disconnects: Family<Label, Counter>,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub fn register(registry: &mut Registry) -> Arc<Self> {
+        let metrics = Self::default();
+        let mut add = |name: &str, help: &str, metric: Counter| {
+            registry.register(name, help, metric);
+        };
+        add("events_accepted", "Events that got their place in the order", metrics.taken.clone());
+        add("events_turned_away", "Events refused for want of room", metrics.turned_away.clone());
+        add("slow_consumers", "Sessions ended for slow reading", metrics.slow_consumers.clone());
+        add("session_panics", "Sessions that ended by a panic", metrics.panics.clone());
+        let mut add = |name: &str, help: &str, metric: Family<Label, Counter>| {
+            registry.register(name, help, metric);
+        };
+        add("events_delivered", "Events queued to a client", metrics.delivered.clone());
+        add("requests_refused", "Requests and messages refused", metrics.refused.clone());
+        add("disconnects", "Sessions that we ended, by reason", metrics.disconnects.clone());
+        let mut add = |name: &str, help: &str, metric: Gauge| {
+            registry.register(name, help, metric);
+        };
+        add("sessions", "Sessions that are open", metrics.sessions.clone());
+        add("sessions_unauthenticated", "Sessions without credential", metrics.newcomers.clone());
+        add("outbox_bytes", "Bytes that wait for clients", metrics.outbox_bytes.clone());
+        Arc::new(metrics)
+    }
+
+    /// The counter of one worker: its own, so that no two threads write to one place.
+    pub fn delivered_by(&self, worker: usize) -> Counter {
+        self.delivered.get_or_create(&Label("worker", worker.to_string())).clone()
+    }
+
+    /// Counts a refusal.
+    pub fn refuse(&self, code: &str) {
+        self.refused.get_or_create(&Label("code", code.to_owned())).inc();
+    }
+
+    /// Counts a session that we ended.
+    pub fn disconnect(&self, disconnect: Disconnect) {
+        let (_, reason) = disconnect.code_and_reason();
+        self.disconnects.get_or_create(&Label("reason", reason.to_owned())).inc();
+        if disconnect == Disconnect::SlowConsumer {
+            self.slow_consumers.inc();
+        }
+    }
+}

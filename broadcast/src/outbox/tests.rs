@@ -1,0 +1,162 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn memory() -> Arc<Memory> {
+    Memory::new(1 << 30)
+}
+
+fn frames(texts: &[&str], memory: &Arc<Memory>) -> Arc<Frames> {
+    let mut frames = Frames::empty(memory);
+    for text in texts {
+        frames.push_with(|bytes| bytes.extend_from_slice(text.as_bytes()));
+    }
+    Arc::new(frames)
+}
+
+fn waiting(outbox: &Outbox) -> String {
+    outbox.with_slices(|slices| {
+        slices.iter().map(|slice| String::from_utf8(slice.to_vec()).unwrap()).collect()
+    })
+}
+
+#[test]
+fn adjacent_frames_of_a_batch_leave_in_one_piece() {
+    let memory = memory();
+    let outbox = Outbox::new(100, &memory);
+    let batch = frames(&["a", "bb", "ccc"], &memory);
+    for index in 0..3 {
+        outbox.offer(&batch, index).unwrap();
+    }
+    assert_eq!(outbox.with_slices(|slices| slices.len()), 1);
+    assert_eq!((waiting(&outbox).as_str(), outbox.bytes()), ("abbccc", 6));
+}
+
+#[test]
+fn frames_that_are_not_meant_for_a_client_are_left_out() {
+    let memory = memory();
+    let outbox = Outbox::new(100, &memory);
+    let batch = frames(&["a", "bb", "ccc"], &memory);
+    outbox.offer(&batch, 0).unwrap();
+    outbox.offer(&batch, 2).unwrap();
+    assert_eq!(waiting(&outbox), "accc");
+}
+
+#[test]
+fn what_was_written_is_taken_off_wherever_it_was_cut() {
+    let memory = memory();
+    let outbox = Outbox::new(100, &memory);
+    let batch = frames(&["abc", "def"], &memory);
+    outbox.offer(&batch, 0).unwrap();
+    outbox.offer(&frames(&["ghi"], &memory), 0).unwrap();
+    outbox.advance(2);
+    assert_eq!((waiting(&outbox).as_str(), outbox.bytes()), ("cghi", 4));
+    outbox.advance(2);
+    assert_eq!(waiting(&outbox), "hi");
+    outbox.advance(2);
+    assert_eq!((waiting(&outbox).as_str(), outbox.bytes()), ("", 0));
+}
+
+#[test]
+fn a_full_outbox_takes_nothing_more_but_an_empty_one_any_one_frame() {
+    let memory = memory();
+    let outbox = Outbox::new(4, &memory);
+    let batch = frames(&["123456", "7", "8"], &memory);
+    assert_eq!(outbox.offer(&batch, 0), Ok(()));
+    assert_eq!(outbox.offer(&batch, 1), Err(SlowConsumer));
+    outbox.advance(6);
+    assert_eq!(outbox.offer(&batch, 2), Err(SlowConsumer), "a gap would be silent");
+    assert!(outbox.is_overflown());
+}
+
+#[test]
+fn the_bound_is_inclusive() {
+    let memory = memory();
+    let outbox = Outbox::new(4, &memory);
+    let batch = frames(&["12", "34", "5"], &memory);
+    assert_eq!(outbox.offer(&batch, 0), Ok(()));
+    assert_eq!(outbox.offer(&batch, 1), Ok(()));
+    assert_eq!(outbox.offer(&batch, 2), Err(SlowConsumer));
+}
+
+#[test]
+fn a_last_frame_follows_the_rest_of_the_frame_that_was_cut() {
+    let memory = memory();
+    for is_stuck in [false, true] {
+        for (written, expected) in
+            [(0, "X"), (1, "bcX"), (3, "X"), (4, "efX"), (6, "X"), (7, "hiX")]
+        {
+            let outbox = Outbox::new(100, &memory);
+            let filler = "-".repeat(60);
+            let batch = frames(&["abc", "def", &filler], &memory);
+            outbox.offer(&batch, 0).unwrap();
+            outbox.offer(&batch, 1).unwrap();
+            outbox.offer(&frames(&["ghi"], &memory), 0).unwrap();
+            outbox.advance(written);
+            outbox.set_stuck(is_stuck);
+            outbox.replace_with(b"X".to_vec());
+            assert_eq!(waiting(&outbox), expected, "{written} {is_stuck}");
+            assert_eq!(outbox.bytes(), expected.len());
+        }
+    }
+}
+
+#[test]
+fn a_stuck_client_does_not_hold_on_to_large_buffers() {
+    let memory = memory();
+    let outbox = Outbox::new(1 << 20, &memory);
+    let filler = "-".repeat(100_000);
+    for is_stuck in [false, true] {
+        outbox.set_stuck(is_stuck);
+        for _ in 0..10 {
+            outbox.offer(&frames(&["abc", &filler], &memory), 0).unwrap();
+        }
+    }
+    assert!(memory.held() < 5_000, "{} bytes for 60", memory.held());
+    assert_eq!(waiting(&outbox), "abc".repeat(20));
+}
+
+#[test]
+fn a_buffer_that_many_wait_for_is_counted_once_and_given_back() {
+    let memory = memory();
+    let batch = frames(&["abc"], &memory);
+    let one = memory.held();
+    let outboxes: Vec<Outbox> = (0..100).map(|_| Outbox::new(100, &memory)).collect();
+    for outbox in &outboxes {
+        outbox.offer(&batch, 0).unwrap();
+    }
+    assert_eq!(memory.held(), one);
+    drop((batch, outboxes));
+    assert_eq!(memory.held(), 0);
+}
+
+proptest! {
+    #[test]
+    fn a_client_gets_what_was_offered_in_order_however_it_reads(
+        steps in prop::collection::vec((0..4_usize, 0..20_usize, any::<bool>()), 0..200)
+    ) {
+        let memory = memory();
+        let outbox = Outbox::new(1 << 20, &memory);
+        let filler = "-".repeat(200);
+        let (mut expected, mut got) = (String::new(), String::new());
+        for (number, (offered, read, is_stuck)) in steps.into_iter().enumerate() {
+            let text = format!("<{number}>");
+            let batch = frames(&[&text, &text, &text, &filler], &memory);
+            for index in 0..offered {
+                outbox.offer(&batch, index).unwrap();
+                expected += if index == 3 { &filler } else { &text };
+            }
+            outbox.set_stuck(is_stuck);
+            let seen = waiting(&outbox);
+            let read = read.min(seen.len());
+            got += &seen[..read];
+            outbox.advance(read);
+        }
+        while outbox.bytes() > 0 {
+            let seen = waiting(&outbox);
+            outbox.advance(seen.len());
+            got += &seen;
+        }
+        prop_assert_eq!(got, expected);
+    }
+}

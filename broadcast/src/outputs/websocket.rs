@@ -1,0 +1,136 @@
+//! WebSocket sessions: the upgrade, and the way of the connection out of the HTTP server.
+//!
+//! The server would keep its buffers for the life of a connection. So after the handshake the
+//! connection is ours alone: one small task that reads, and a socket that the worker writes to.
+
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix_codec::Framed;
+use actix_http::body::{BoxBody, MessageBody as _};
+use actix_http::h1::{Codec, SendResponse};
+use actix_http::{Request, Response};
+use actix_web::dev::{Service, ServiceResponse};
+use actix_web::http::Version;
+use actix_web::http::header::{
+    HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+};
+use actix_web::web::Payload;
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::FutureExt as _;
+use shared::guard::Guard;
+use shared::http::client_address;
+use shared::principal::Principal;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::census::Place;
+use crate::outputs::websocket::connection::Client;
+use crate::outputs::{CanUpgrade, Outputs, Refusal, mark_can_upgrade};
+use crate::worker::Worker;
+
+pub mod connection;
+pub mod native;
+pub mod reader;
+
+/// What a session begins with; travels from the handshake to the taking over of the connection.
+#[derive(Debug)]
+struct Beginning {
+    place: Place,
+    principal: Option<Arc<Principal>>,
+}
+
+/// Judges a handshake (RFC 6455 §4.2.1) and answers it.
+pub async fn upgrade(
+    request: &HttpRequest,
+    payload: Payload,
+    outputs: &Outputs,
+) -> Result<HttpResponse, Refusal> {
+    let is_takeable = request.extensions().get::<CanUpgrade>().is_some();
+    if !is_takeable || request.version() < Version::HTTP_11 {
+        return Err(Refusal::InvalidRequest);
+    }
+    judge_headers(request.headers())?;
+    let principal = outputs.authenticate(request).await?;
+    let client = client_address(request, &outputs.trusted_proxies);
+    let census = &outputs.worker.shared.census;
+    let place = census.enter(client).ok_or(Refusal::TooManySessions)?;
+    // The 2018 service echoed whatever came first.
+    let offered: Option<&str> = request
+        .headers()
+        .get(SEC_WEBSOCKET_PROTOCOL)
+        .and_then(|value| value.to_str().ok()?.split(',').map(str::trim).find(|it| !it.is_empty()));
+    let (mut response, _, _) =
+        actix_ws::handle_with_protocols(request, payload, offered.as_slice())
+            .map_err(|_| Refusal::InvalidRequest)?;
+    // The library's way to write is not ours: its body would be polled for ever.
+    response = response.set_body(BoxBody::new(()));
+    response.extensions_mut().insert(Beginning { place, principal });
+    Ok(response)
+}
+
+fn judge_headers(headers: &HeaderMap) -> Result<(), Refusal> {
+    let one = |name| {
+        let mut values = headers.get_all(name);
+        let value = values.next();
+        if values.next().is_some() { None } else { value }
+    };
+    if one(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err(Refusal::WrongVersion);
+    }
+    let key = one(SEC_WEBSOCKET_KEY).and_then(|key| STANDARD.decode(key.as_bytes()).ok());
+    if key.is_none_or(|key| key.len() != 16) {
+        return Err(Refusal::InvalidRequest);
+    }
+    Ok(())
+}
+
+/// RFC 6455 §4.4: names the version that we speak.
+pub fn name_version(headers: &mut HeaderMap) {
+    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+}
+
+/// Answers a request that asks to upgrade, through the same table as every other, and takes its
+/// connection over if the answer is a 101.
+pub async fn take_over<S>(
+    app: Rc<S>,
+    worker: Rc<Worker>,
+    request: Request,
+    framed: Framed<Guard, Codec>,
+) -> Result<(), actix_web::Error>
+where
+    S: Service<Request, Response = ServiceResponse, Error = actix_web::Error>,
+{
+    mark_can_upgrade(&request);
+    let mut response: Response<BoxBody> = app.call(request).await?.into();
+    let beginning = response.extensions_mut().remove::<Beginning>();
+    // No answer of ours is a stream.
+    let response = response.map_body(|_, body| body.try_into_bytes().unwrap_or_default());
+    let Ok(mut framed) = SendResponse::new(framed, response).await else {
+        log::debug!("a client left before its upgrade was answered");
+        return Ok(());
+    };
+    let Some(Beginning { place, principal }) = beginning else {
+        // The client may be gone; the connection ends anyway.
+        let _ = framed.io_mut().shutdown().await;
+        return Ok(());
+    };
+    let parts = framed.into_parts();
+    let first = parts.read_buf.freeze();
+    let client = Client::new(worker, parts.io.into_parts(), &first, place, principal);
+    // A task of its own: the one that we are in holds on to what the HTTP server needed.
+    tokio::task::spawn_local(run(client));
+    Ok(())
+}
+
+/// Runs a session. A panic ends it alone.
+async fn run(client: Client) {
+    let (output, worker) = (client.output(), client.worker());
+    if AssertUnwindSafe(client).catch_unwind().await.is_err() {
+        log::error!("a session has failed");
+        worker.shared.metrics.panics.inc();
+        Client::apologise(&*output);
+    }
+}

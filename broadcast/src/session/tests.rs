@@ -1,0 +1,84 @@
+use std::rc::Rc;
+
+use shared::credentials::Credentials;
+use shared::memory::Memory;
+use shared::tokens::file;
+
+use super::*;
+use crate::outbox::Outbox;
+use crate::publication::Format;
+
+static NOTHING: Format = Format::native(|_, _| {});
+
+fn tokens(text: &str) -> Tokens {
+    file::parse(text.as_bytes()).0
+}
+
+fn principal(tokens: &Tokens) -> Arc<Principal> {
+    tokens.authenticate(&Credentials::read("Basic 0123456789abcdef")).unwrap()
+}
+
+fn session(line: &str, patterns: &[&str]) -> (Session, Hub) {
+    let mut hub = Hub::default();
+    let outbox = Rc::new(Outbox::new(1, &Memory::new(1)));
+    let id = hub.enter(outbox, &NOTHING);
+    let mut session = Session::new(id, principal(&tokens(line)));
+    session.subscribe(patterns.iter().map(|it| pattern(it)).collect(), &mut hub);
+    (session, hub)
+}
+
+fn pattern(text: &str) -> Pattern {
+    Pattern::parse(text.to_owned()).unwrap()
+}
+
+const LATER: Timestamp = Timestamp::UNIX_EPOCH;
+
+#[test]
+fn a_session_notices_a_new_table_only_if_it_loses_something() {
+    let (mut session, _hub) = session("0123456789abcdef", &["order.*", "order.paid"]);
+    let table = [
+        ("0123456789abcdef", None),
+        ("0123456789abcdef name=other", None),
+        ("0123456789abcdef subscribe=order.>", None),
+        ("0123456789abcdef subscribe=order.paid", Some(Disconnect::Forbidden)),
+        ("0123456789abcdef subscribe=none", Some(Disconnect::Forbidden)),
+        ("fedcba9876543210", Some(Disconnect::TokenWithdrawn)),
+        ("", Some(Disconnect::TokenWithdrawn)),
+        ("0123456789abcdef colour=red", Some(Disconnect::TokenWithdrawn)),
+        ("0123456789abcdef expires=1969-01-01T00:00:00Z", Some(Disconnect::TokenExpired)),
+        ("0123456789abcdef expires=1970-01-01T00:00:01Z", None),
+    ];
+    for (line, expected) in table {
+        assert_eq!(session.judge(&tokens(line), LATER), expected, "{line}");
+    }
+}
+
+#[test]
+fn a_session_without_subscriptions_survives_narrower_grants() {
+    let (mut session, _hub) = session("0123456789abcdef", &[]);
+    assert_eq!(session.judge(&tokens("0123456789abcdef subscribe=none"), LATER), None);
+}
+
+#[test]
+fn another_credential_judges_what_is_subscribed() {
+    let (mut session, mut hub) = session("0123456789abcdef", &["order.>", "invoice"]);
+    let narrow = principal(&tokens("0123456789abcdef subscribe=order.>"));
+    assert_eq!(session.renew(Arc::clone(&narrow)), Some(Disconnect::Forbidden));
+    session.unsubscribe([pattern("invoice"), pattern("never")].iter(), &mut hub);
+    assert_eq!(session.renew(narrow), None);
+    assert_eq!(session.patterns().collect::<Vec<_>>(), [&pattern("order.>")]);
+}
+
+#[test]
+fn a_credential_expires_at_its_instant() {
+    let (session, _hub) = session("0123456789abcdef expires=2999-01-01T00:00:00Z", &[]);
+    let end: Timestamp = "2999-01-01T00:00:00Z".parse().unwrap();
+    assert_eq!(session.expire(end - jiff::SignedDuration::from_millis(1)), None);
+    assert_eq!(session.expire(end), Some(Disconnect::TokenExpired));
+}
+
+#[test]
+fn the_same_pattern_counts_once() {
+    let (session, _hub) = session("0123456789abcdef", &["a", "b"]);
+    assert_eq!(session.count_with(["a", "c", "c"].into_iter()), 3);
+}

@@ -1,0 +1,267 @@
+//! One thread's share of the sessions: its hub, its outputs, and the task that feeds them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prometheus_client::metrics::counter::Counter;
+use shared::failures::Failures;
+use shared::memory::Memory;
+use shared::reload::Reloaded;
+use shared::tokens::Tokens;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use crate::census::Census;
+use crate::disconnect::Disconnect;
+use crate::fatal::Fatal;
+use crate::hub::{Hub, SessionId};
+use crate::log::Feed;
+use crate::metrics::Metrics;
+use crate::publication::Batch;
+
+/// Batches that are published before what is due is written: a burst leaves in few writes.
+const BATCHES_A_TURN: usize = 32;
+/// Outboxes that are emptied before the other tasks of the thread have a turn.
+const FLUSHES_A_TURN: usize = 64;
+/// How often expiring credentials are judged.
+const JUDGE_EVERY: Duration = Duration::from_millis(500);
+
+/// The worker's hold on one client's connection.
+pub trait Output {
+    /// Writes what the client's socket takes of its outbox.
+    fn flush(&self);
+
+    /// Ends the session: nothing more is offered to it, and it is told why.
+    fn hang_up(&self, disconnect: Disconnect);
+
+    /// Judges the session by a table of tokens.
+    fn judge(&self, tokens: &Tokens, now: Timestamp) -> Option<Disconnect>;
+}
+
+/// One thread's share of the sessions.
+pub struct Worker {
+    hub: RefCell<Hub>,
+    outputs: RefCell<BTreeMap<SessionId, Rc<dyn Output>>>,
+    /// Sessions without a credential, the oldest first.
+    newcomers: RefCell<BTreeMap<u64, SessionId>>,
+    arrivals: Cell<u64>,
+    is_closed: Cell<bool>,
+    /// What the worker shares with the others.
+    pub shared: Shared,
+    delivered: Counter,
+    scratch: RefCell<Box<[u8]>>,
+}
+
+/// What all workers share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// Who may come in.
+    pub tokens: Arc<Reloaded<Tokens>>,
+    /// The account of what waits.
+    pub memory: Arc<Memory>,
+    /// All sessions.
+    pub census: Arc<Census>,
+    /// Wrong credentials by address.
+    pub failures: Arc<Failures>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The limits of sessions.
+    pub limits: Arc<Limits>,
+}
+
+/// The limits of one session.
+#[derive(Debug)]
+pub struct Limits {
+    /// How long a client may take to show a credential.
+    pub init_timeout: Option<Duration>,
+    /// What may wait for it.
+    pub outbox_bytes_max: usize,
+    /// Its patterns.
+    pub patterns_max: usize,
+    /// Its messages.
+    pub message_bytes_max: usize,
+    /// Its frames a second, once it has shown a credential.
+    pub frames_per_second: u32,
+}
+
+impl Worker {
+    /// A worker without sessions.
+    pub fn new(shared: Shared, delivered: Counter) -> Rc<Self> {
+        const SCRATCH_BYTES: usize = 16 * 1024;
+        Rc::new(Self {
+            hub: RefCell::default(),
+            outputs: RefCell::default(),
+            newcomers: RefCell::default(),
+            arrivals: Cell::new(0),
+            is_closed: Cell::new(false),
+            shared,
+            delivered,
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+        })
+    }
+
+    /// Uses the hub.
+    pub fn with_hub<R>(&self, use_hub: impl FnOnce(&mut Hub) -> R) -> R {
+        use_hub(&mut self.hub.borrow_mut())
+    }
+
+    /// A buffer to read into, for the time of one read.
+    pub fn with_scratch<R>(&self, use_it: impl FnOnce(&mut [u8]) -> R) -> R {
+        use_it(&mut self.scratch.borrow_mut())
+    }
+
+    /// Whether no session may begin any more.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.get()
+    }
+
+    /// Takes in a connection; says which arrival it was.
+    pub fn enter(&self, id: SessionId, output: Rc<dyn Output>) -> u64 {
+        let arrival = self.arrivals.get();
+        self.arrivals.set(arrival + 1);
+        self.outputs.borrow_mut().insert(id, output);
+        arrival
+    }
+
+    /// Takes note of a connection that has shown no credential yet. With too many of them, the
+    /// oldest goes.
+    pub fn expect(&self, arrival: u64, id: SessionId) {
+        if self.shared.census.has_too_many_newcomers() {
+            let oldest = self.newcomers.borrow_mut().pop_first();
+            if let Some((_, oldest)) = oldest {
+                self.hang_up(oldest, Disconnect::TryAgainLater);
+            }
+        }
+        self.newcomers.borrow_mut().insert(arrival, id);
+    }
+
+    /// The connection has shown a credential.
+    pub fn settle(&self, arrival: u64) {
+        self.newcomers.borrow_mut().remove(&arrival);
+    }
+
+    /// The connection has ended.
+    pub fn leave(&self, id: SessionId, arrival: u64) {
+        self.settle(arrival);
+        self.outputs.borrow_mut().remove(&id);
+    }
+
+    /// Feeds the hub until the thread ends. Arms: the log has something; the tokens changed; time
+    /// to judge what expires.
+    pub async fn run(self: Rc<Self>, mut feed: mpsc::Receiver<Feed>) {
+        let _fatal = Fatal("a worker");
+        let mut changes = self.shared.tokens.changes();
+        let mut judging = tokio::time::interval(JUDGE_EVERY);
+        judging.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut due = Vec::new();
+        loop {
+            tokio::select! {
+                fed = feed.recv() => match fed {
+                    Some(Feed::Batch(batch)) => {
+                        let is_end = self.publish(&batch, &mut feed);
+                        drop(batch);
+                        self.flush(&mut due).await;
+                        if is_end {
+                            self.close();
+                        }
+                    }
+                    Some(Feed::End) => self.close(),
+                    // The log has gone; the process is about to.
+                    None => std::future::pending().await,
+                },
+                changed = changes.changed() => if changed.is_ok() {
+                    self.judge();
+                },
+                _ = judging.tick() => self.judge_expiring(),
+            }
+        }
+    }
+
+    /// Publishes a batch and those behind it; says whether the end came.
+    fn publish(&self, first: &Batch, feed: &mut mpsc::Receiver<Feed>) -> bool {
+        self.with_hub(|hub| hub.publish(first));
+        let mut is_end = false;
+        for _ in 1..BATCHES_A_TURN {
+            match feed.try_recv() {
+                Ok(Feed::Batch(batch)) => self.with_hub(|hub| hub.publish(&batch)),
+                Ok(Feed::End) => {
+                    is_end = true;
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        self.delivered.inc_by(self.with_hub(Hub::take_deliveries));
+        is_end
+    }
+
+    /// Writes what is due, in turns with the other tasks of the thread.
+    async fn flush(&self, due: &mut Vec<SessionId>) {
+        self.with_hub(|hub| hub.take_due(due));
+        for (count, id) in due.drain(..).enumerate() {
+            if let Some(output) = self.output(id) {
+                output.flush();
+            }
+            if count % FLUSHES_A_TURN == FLUSHES_A_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        // The full rule of memory: who holds most goes first.
+        while self.shared.memory.is_exceeded() {
+            let Some(fullest) = self.with_hub(|hub| hub.fullest()) else { return };
+            self.hang_up(fullest, Disconnect::TryAgainLater);
+        }
+    }
+
+    fn output(&self, id: SessionId) -> Option<Rc<dyn Output>> {
+        self.outputs.borrow().get(&id).map(Rc::clone)
+    }
+
+    fn hang_up(&self, id: SessionId, disconnect: Disconnect) {
+        if let Some(output) = self.output(id) {
+            output.hang_up(disconnect);
+        }
+    }
+
+    fn outputs(&self) -> Vec<Rc<dyn Output>> {
+        self.outputs.borrow().values().map(Rc::clone).collect()
+    }
+
+    /// Judges all sessions by the tokens of now.
+    fn judge(&self) {
+        let tokens = self.shared.tokens.load_full();
+        let now = Timestamp::now();
+        for output in self.outputs() {
+            if let Some(disconnect) = output.judge(&tokens, now) {
+                output.hang_up(disconnect);
+            }
+        }
+    }
+
+    /// Judges only where there is something that can expire.
+    fn judge_expiring(&self) {
+        let can_expire =
+            self.shared.tokens.load().principals().any(|principal| principal.expires.is_some());
+        if can_expire {
+            self.judge();
+        }
+    }
+
+    /// The end of all sessions.
+    fn close(&self) {
+        self.is_closed.set(true);
+        for output in self.outputs() {
+            output.hang_up(Disconnect::Restarting);
+        }
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Worker")
+    }
+}
