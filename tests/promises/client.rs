@@ -1,0 +1,125 @@
+//! Publishers and subscribers, by libraries that nobody here wrote.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use reqwest::{RequestBuilder, Response, StatusCode};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use crate::gateway::{Gateway, PATIENCE, Process, TOKEN};
+
+/// `POST /event` with the token that may do everything.
+pub fn post(gateway: &Gateway, body: impl Into<reqwest::Body>) -> RequestBuilder {
+    post_as(gateway, TOKEN, body)
+}
+
+/// `POST /event` with a token.
+pub fn post_as(gateway: &Gateway, token: &str, body: impl Into<reqwest::Body>) -> RequestBuilder {
+    reqwest::Client::new()
+        .post(gateway.event_url())
+        .header("authorization", format!("Basic {token}"))
+        .body(body)
+}
+
+/// Publishes, and expects that it is taken.
+pub async fn fire(gateway: &Gateway, event_type: &str, data: &str) {
+    let body = format!(r#"{{"event":"{event_type}","data":{data}}}"#);
+    let response = post(gateway, body).send().await.unwrap();
+    assert_eq!(answer(response).await, (200, r#"{"code":"OK"}"#.to_owned()));
+}
+
+/// The status and the body of an answer, which must be JSON as all of ours are.
+pub async fn answer(response: Response) -> (u16, String) {
+    let status: StatusCode = response.status();
+    let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+    assert_eq!(kind, "application/json; charset=utf-8");
+    (status.as_u16(), response.text().await.unwrap())
+}
+
+/// A WebSocket client.
+pub struct Subscriber {
+    pub socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl Subscriber {
+    /// Connects, and says nothing yet.
+    pub async fn connect(broadcast: &Process) -> Self {
+        let (socket, _) = connect_async(broadcast.ws_url() + "/").await.unwrap();
+        Self { socket }
+    }
+
+    /// Connects and subscribes with the token that may do everything.
+    pub async fn subscribe(broadcast: &Process, events: &[&str]) -> Self {
+        let mut subscriber = Self::connect(broadcast).await;
+        assert_eq!(subscriber.init(TOKEN, events).await, r#"{"type":"init","code":"OK"}"#);
+        subscriber
+    }
+
+    /// Sends an init message, and gives its answer.
+    pub async fn init(&mut self, token: &str, events: &[&str]) -> String {
+        let events = serde_json::to_string(events).unwrap();
+        self.ask(&format!(r#"{{"authentication":"Basic {token}","events":{events}}}"#)).await
+    }
+
+    /// Sends a text, and gives the next one that comes.
+    pub async fn ask(&mut self, text: &str) -> String {
+        self.say(text).await;
+        self.hear().await
+    }
+
+    pub async fn say(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).await.unwrap();
+    }
+
+    /// The next text message.
+    pub async fn hear(&mut self) -> String {
+        match self.next().await {
+            Message::Text(text) => text.to_string(),
+            other => panic!("no text came but {other:?}"),
+        }
+    }
+
+    /// The next message, but for pings.
+    pub async fn next(&mut self) -> Message {
+        loop {
+            match self.receive().await.expect("the connection ended").unwrap() {
+                Message::Ping(_) => {}
+                message => return message,
+            }
+        }
+    }
+
+    /// The code and the reason of the server's Close, whatever comes before it.
+    pub async fn closed(mut self) -> (u16, String) {
+        loop {
+            match self.receive().await {
+                Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
+                    return (code.into(), reason.to_string());
+                }
+                Some(Ok(Message::Close(None))) | None | Some(Err(_)) => {
+                    panic!("the connection ended without a Close that says why");
+                }
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    /// That no event has come: whatever was sent before is behind the answer to this message.
+    pub async fn assert_nothing_came(&mut self) {
+        let answer = self.ask(r#"{"type":"unsubscribe","events":[]}"#).await;
+        assert_eq!(answer, r#"{"type":"unsubscribe","code":"OK"}"#);
+    }
+
+    async fn receive(&mut self) -> Option<Result<Message, Error>> {
+        tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("nothing came")
+    }
+}
+
+/// Lets time pass where there is nothing to wait for: only to show that something does *not*
+/// happen. A test that is too quick here proves less, and never fails for it.
+pub async fn let_pass(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}

@@ -1,0 +1,12 @@
+//! Promises about the processes together: real processes, real sockets, clients that nobody here
+//! wrote.
+//!
+//! Every test has its own folder, its own ports (0, chosen by the system) and its own processes,
+//! which it ends by their ids. Nothing sleeps and hopes: a test waits for a thing to be so.
+
+mod client;
+mod gateway;
+mod wire;
+
+mod publish;
+mod subscribe;
