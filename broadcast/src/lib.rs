@@ -91,15 +91,17 @@ async fn serve(config: Config) -> Result<(), StartError> {
 async fn drain(
     server: Server,
     stop: watch::Sender<bool>,
-    receiving: tokio::task::JoinHandle<()>,
+    mut receiving: tokio::task::JoinHandle<()>,
     patience: Duration,
 ) {
     let begun = tokio::time::Instant::now();
     server.stop_accepting();
     stop.send_replace(true);
-    // With the last receiver the log's inbox goes, and the workers get the end.
-    if tokio::time::timeout(patience, receiving).await.is_err() {
+    // With the last sender's connection the log's inbox goes, and the workers get the end. A
+    // sender that does not take its goodbye must not keep it from the sessions.
+    if tokio::time::timeout(patience / 2, &mut receiving).await.is_err() {
         ::log::warn!("the link did not end in time");
+        receiving.abort();
     }
     server.drain(patience.saturating_sub(begun.elapsed())).await;
 }

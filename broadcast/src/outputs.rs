@@ -106,7 +106,7 @@ impl Outputs {
         match authenticated {
             Ok(principal) => Ok(Some(principal)),
             Err(error) => {
-                let client = client_address(request, &self.trusted_proxies);
+                let client = client_address(request.head(), &self.trusted_proxies);
                 if let Some(penalty) = self.worker.shared.failures.record(client, Instant::now()) {
                     tokio::time::sleep(penalty).await;
                 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_http::ConnectionType;
+use actix_http::body::BoxBody;
+use actix_http::{ConnectionType, Request, RequestHead, Response};
 use actix_web::http::header::{ALLOW, AUTHORIZATION, HeaderValue, UPGRADE};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Data, Payload};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use prometheus_client::metrics::counter::Counter;
 use shared::address::Network;
 use shared::credentials::Credentials;
@@ -21,6 +22,12 @@ use shared::server::Occupancy;
 use crate::metrics::Metrics;
 
 pub mod event;
+
+/// Who may ask for what, as far as the head tells.
+enum Admitted {
+    Event(Arc<Principal>),
+    Health,
+}
 
 /// What one worker's ways in have in common.
 #[derive(Debug)]
@@ -74,22 +81,28 @@ async fn route(request: &HttpRequest, payload: Payload, inputs: &Inputs) -> Http
     if is_refused(request) {
         return inputs.refuse_for_now("TOO_MANY_CONNECTIONS");
     }
-    let Some(route) = find(request.path()) else {
-        return inputs.refuse(StatusCode::NOT_FOUND, "NOT_FOUND");
+    let judged = request.extensions_mut().remove::<Admitted>();
+    let admitted = match judged {
+        Some(admitted) => Ok(admitted),
+        None => inputs.judge(request.head()).await,
     };
-    let is_head = route.method == Method::GET && request.method() == Method::HEAD;
-    if route.method != *request.method() && !is_head {
-        let mut response = inputs.refuse(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED");
-        let allow = if route.method == Method::GET { "GET, HEAD" } else { "POST" };
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-        return response;
+    match admitted {
+        Ok(Admitted::Event(principal)) => event::post(request, payload, inputs, &principal).await,
+        Ok(Admitted::Health) => json(StatusCode::OK, HEALTHY),
+        Err(response) => response,
     }
-    match route.handler {
-        Handler::Health => json(StatusCode::OK, HEALTHY),
-        Handler::Event => match inputs.admit(request).await {
-            Ok(principal) => event::post(request, payload, inputs, &principal).await,
-            Err(response) => response,
-        },
+}
+
+/// Judges a request that waits for a word before it sends its body (RFC 9110 §10.1.1): a
+/// stranger is refused without one.
+pub async fn expect(request: Request, inputs: Data<Inputs>) -> Result<Request, Response<BoxBody>> {
+    match inputs.judge(request.head()).await {
+        Ok(admitted) => {
+            // It is not judged twice: that would take two turns of its token's rate.
+            request.extensions_mut().insert(admitted);
+            Ok(request)
+        }
+        Err(response) => Err(response.into()),
     }
 }
 
@@ -105,10 +118,27 @@ fn offers_upgrade(request: &HttpRequest) -> bool {
 }
 
 impl Inputs {
+    /// Judges path, method and credential, in this order.
+    async fn judge(&self, head: &RequestHead) -> Result<Admitted, HttpResponse> {
+        let Some(route) = find(head.uri.path()) else {
+            return Err(self.refuse(StatusCode::NOT_FOUND, "NOT_FOUND"));
+        };
+        let is_head = route.method == Method::GET && head.method == Method::HEAD;
+        if route.method != head.method && !is_head {
+            let mut response = self.refuse(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED");
+            let allow = if route.method == Method::GET { "GET, HEAD" } else { "POST" };
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+            return Err(response);
+        }
+        match route.handler {
+            Handler::Health => Ok(Admitted::Health),
+            Handler::Event => self.admit(head).await.map(Admitted::Event),
+        }
+    }
+
     /// Decides who asks, from the head alone: a stranger cannot make us read a body.
-    async fn admit(&self, request: &HttpRequest) -> Result<Arc<Principal>, HttpResponse> {
-        let headers = request.headers();
-        let shown = headers.get_all(AUTHORIZATION).map(HeaderValue::as_bytes);
+    async fn admit(&self, head: &RequestHead) -> Result<Arc<Principal>, HttpResponse> {
+        let shown = head.headers.get_all(AUTHORIZATION).map(HeaderValue::as_bytes);
         let Ok(shown) = Credentials::from_headers(shown) else {
             return Err(self.refuse(StatusCode::BAD_REQUEST, "INVALID_REQUEST"));
         };
@@ -119,7 +149,7 @@ impl Inputs {
                 Err(retry_after(response, wait))
             }
             Err(AdmitError::Refused(error)) => {
-                let client = client_address(request, &self.trusted_proxies);
+                let client = client_address(head, &self.trusted_proxies);
                 if let Some(penalty) = self.failures.record(client, Instant::now()) {
                     tokio::time::sleep(penalty).await;
                 }

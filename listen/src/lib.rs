@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actix_service::map_config;
+use actix_service::{fn_service, map_config};
 use actix_web::dev::{AppConfig, ServiceFactory as _};
 use actix_web::{App, web};
 use prometheus_client::registry::Registry;
@@ -133,10 +133,13 @@ impl Parts {
         Server::open(settings, move |worker, occupancy| {
             let inputs = web::Data::new(parts.inputs_of(worker, occupancy));
             async move {
+                let expecting = inputs.clone();
+                let expect = fn_service(move |request| inputs::expect(request, expecting.clone()));
                 let app =
                     App::new().app_data(inputs).default_service(web::route().to(inputs::answer));
                 let app = map_config(app, |()| AppConfig::default());
-                let service = http::builder(LINGER).finish(app).new_service(()).await;
+                let service =
+                    http::builder(LINGER).expect(expect).finish(app).new_service(()).await;
                 // An app that has no state of its own cannot fail to be made.
                 http::serve(service.unwrap_or_else(|()| std::process::abort()))
             }

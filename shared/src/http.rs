@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix_http::{HttpServiceBuilder, KeepAlive, Protocol, Request};
+use actix_http::{HttpServiceBuilder, KeepAlive, Protocol, Request, RequestHead};
 use actix_web::dev::{Service, ServiceFactory};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -75,11 +75,10 @@ pub fn is_refused(request: &HttpRequest) -> bool {
 }
 
 /// The address of the client, behind the proxies that are trusted.
-pub fn client_address(request: &HttpRequest, trusted: &[Network]) -> IpAddr {
-    let peer = request.peer_addr().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.ip());
-    let named = |name: &'static str| {
-        request.headers().get_all(name).filter_map(|value| value.to_str().ok())
-    };
+pub fn client_address(head: &RequestHead, trusted: &[Network]) -> IpAddr {
+    let peer = head.peer_addr.map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.ip());
+    let named =
+        |name: &'static str| head.headers.get_all(name).filter_map(|value| value.to_str().ok());
     address::of_client(peer, named("x-forwarded-for").chain(named("forwarded")), trusted)
 }
 

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub mod frame;
+mod queue;
 pub mod sender;
 pub mod unix;
 

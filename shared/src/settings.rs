@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, ValueEnum};
 use jiff::SignedDuration;
 
@@ -171,17 +171,66 @@ fn parse_filter(text: &str) -> Result<String, String> {
 /// The exit code, after help, version, or one sentence on what is wrong was printed.
 pub fn read<P: Parser>(arguments: impl IntoIterator<Item = OsString>) -> Result<P, ExitCode> {
     P::try_parse_from(arguments).map_err(|error| {
-        let is_asked_for =
-            matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-        // Nothing is left to be done about a terminal that is gone.
-        let _ = error.print();
-        if is_asked_for { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
+        if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            // Nothing is left to be done about a terminal that is gone.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("{}", sentence(&error));
+        ExitCode::from(EXIT_CONFIG)
     })
+}
+
+/// Says in one line what is wrong, with the setting's name in both of its forms.
+fn sentence(error: &clap::Error) -> String {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (Some(flag), Some(value)) =
+        (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue))
+    else {
+        let rendered = error.to_string();
+        return rendered.lines().next().unwrap_or_default().to_owned();
+    };
+    let flag = flag.split_whitespace().next().unwrap_or_default();
+    let variable = flag.trim_start_matches('-').replace('-', "_").to_uppercase();
+    let fault = std::error::Error::source(error).map_or_else(
+        || "it is not one of the values that it takes".to_owned(),
+        ToString::to_string,
+    );
+    format!("{variable} ({flag}) cannot be {value:?}: {fault}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Some {
+        #[arg(long, env = "TEST_MAX_BODY", value_parser = parse_size)]
+        test_max_body: Option<usize>,
+        #[arg(long, env = "TEST_LOG_FORMAT")]
+        test_log_format: Option<LogFormat>,
+        #[arg(long, env = "TEST_ADDR")]
+        test_addr: Option<std::net::SocketAddr>,
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_in_one_sentence() {
+        let table = [
+            ("--test-max-body=much", "TEST_MAX_BODY (--test-max-body) cannot be \"much\": write"),
+            ("--test-log-format=x", "TEST_LOG_FORMAT (--test-log-format) cannot be \"x\": it is"),
+            ("--test-addr=x", "TEST_ADDR (--test-addr) cannot be \"x\": invalid socket address"),
+            ("--unknown", "error: unexpected argument '--unknown' found"),
+        ];
+        for (argument, expected) in table {
+            let error = Some::try_parse_from(["test", argument]).unwrap_err();
+            let sentence = sentence(&error);
+            assert!(sentence.starts_with(expected), "{sentence}");
+            assert_eq!(sentence.lines().count(), 1);
+        }
+    }
 
     #[test]
     fn durations_are_written_with_their_unit() {

@@ -54,7 +54,7 @@ pub async fn upgrade(
     }
     judge_headers(request.headers())?;
     let principal = outputs.authenticate(request).await?;
-    let client = client_address(request, &outputs.trusted_proxies);
+    let client = client_address(request.head(), &outputs.trusted_proxies);
     let census = &outputs.worker.shared.census;
     let place = census.enter(client).ok_or(Refusal::TooManySessions)?;
     // The 2018 service echoed whatever came first.

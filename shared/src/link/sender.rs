@@ -5,7 +5,6 @@
 //! is away, events wait here, each until its time-out.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,14 +20,10 @@ use tokio_util::codec::{Decoder as _, LengthDelimitedCodec};
 
 use crate::event::Event;
 use crate::link::frame::{self, Frame, Hello, Request, VERSION};
-use crate::link::{
-    ASK_AFTER, FRAME_BYTES_BESIDE_BODY, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_EVENTS_MAX, LinkAddress,
-    LinkError, Receipt, SILENCE_MAX, unix,
-};
-use crate::memory::{Held, Memory};
+use crate::link::queue::Queue;
+use crate::link::{ASK_AFTER, LinkAddress, LinkError, Receipt, SILENCE_MAX, unix};
+use crate::memory::Memory;
 
-/// Events that wait for the link on one worker; beyond it a publisher is refused at once.
-const WAITING_EVENTS_MAX: usize = 10_000;
 /// HARDENING: the pause before another try to connect, doubled each time.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
@@ -77,67 +72,26 @@ impl LinkState {
 /// The sending end of the link. Lives on one thread.
 #[derive(Debug, Clone)]
 pub struct Sender {
-    queue: Rc<Queue>,
+    desk: Rc<Desk>,
 }
 
+/// What ways in and the link's task share.
 #[derive(Debug)]
-struct Queue {
+struct Desk {
     settings: Settings,
-    memory: Arc<Memory>,
     state: Arc<LinkState>,
-    entries: RefCell<Entries>,
+    queue: RefCell<Queue>,
     /// Something new waits.
     waiting: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Entries {
-    /// Not sent yet, in order.
-    waiting: VecDeque<Entry>,
-    /// Sent and not decided, in order of their numbers.
-    in_flight: VecDeque<(u64, Entry)>,
-    in_flight_bytes: usize,
-    last_number: u64,
-    frame_bytes_max: usize,
-}
-
-#[derive(Debug)]
-struct Entry {
-    event: Event,
-    #[expect(dead_code, reason = "on the account until it is dropped")]
-    held: Held,
-    bytes: usize,
-    accepted: Instant,
-    deadline: Instant,
-    /// Taken when the publisher was answered before the event was decided.
-    publisher: Option<oneshot::Sender<Result<Receipt, LinkError>>>,
-}
-
-impl Entry {
-    fn answer(&mut self, answer: Result<Receipt, LinkError>) {
-        if let Some(publisher) = self.publisher.take() {
-            // A publisher that has left needs no answer.
-            let _ = publisher.send(answer);
-        }
-    }
-
-    fn is_given_up(&self) -> bool {
-        self.publisher.as_ref().is_none_or(oneshot::Sender::is_closed)
-    }
 }
 
 impl Sender {
     /// Starts the task that keeps the connection. It ends when the thread does.
     pub fn start(settings: Settings, memory: Arc<Memory>, state: Arc<LinkState>) -> Self {
-        let queue = Rc::new(Queue {
-            settings,
-            memory,
-            state,
-            entries: RefCell::default(),
-            waiting: Notify::new(),
-        });
-        tokio::task::spawn_local(keep_connected(Rc::clone(&queue)));
-        Self { queue }
+        let queue = RefCell::new(Queue::new(settings.publish_timeout, memory));
+        let desk = Rc::new(Desk { settings, state, queue, waiting: Notify::new() });
+        tokio::task::spawn_local(keep_connected(Rc::clone(&desk)));
+        Self { desk }
     }
 
     /// Sends an event and waits for its receipt, in all at most the publish time-out.
@@ -149,140 +103,26 @@ impl Sender {
     /// [`LinkError`] says whether the event may have been taken.
     pub async fn send(&self, event: Event) -> Result<Receipt, LinkError> {
         let (publisher, answer) = oneshot::channel();
-        self.queue.push(event, publisher)?;
+        self.desk.queue.borrow_mut().push(event, publisher, Instant::now())?;
+        self.desk.waiting.notify_one();
         answer.await.unwrap_or(Err(LinkError::Undecided))
     }
 }
 
-impl Queue {
-    fn push(
-        &self,
-        event: Event,
-        publisher: oneshot::Sender<Result<Receipt, LinkError>>,
-    ) -> Result<(), LinkError> {
-        let mut entries = self.entries.borrow_mut();
-        // The full rule: who waits already goes first, who comes now is refused and may retry.
-        if entries.waiting.len() >= WAITING_EVENTS_MAX || self.memory.is_short() {
-            return Err(LinkError::Unreachable);
-        }
-        let bytes = event.size();
-        let held = self.memory.hold(bytes);
-        let accepted = Instant::now();
-        let deadline = accepted + self.settings.publish_timeout;
-        entries.waiting.push_back(Entry {
-            event,
-            held,
-            bytes,
-            accepted,
-            deadline,
-            publisher: Some(publisher),
-        });
-        self.waiting.notify_one();
-        Ok(())
-    }
-}
-
-impl Entries {
-    /// Moves what there is room for into flight, and appends its frames.
-    fn send(&mut self, out: &mut BytesMut) {
-        while let Some(entry) = self.waiting.front() {
-            let has_room = self.in_flight.len() < IN_FLIGHT_EVENTS_MAX
-                && self.in_flight_bytes + entry.bytes <= IN_FLIGHT_BYTES_MAX;
-            if !has_room && !self.in_flight.is_empty() {
-                return;
-            }
-            let Some(mut entry) = self.waiting.pop_front() else { return };
-            if entry.is_given_up() {
-                continue;
-            }
-            if entry.bytes + FRAME_BYTES_BESIDE_BODY / 2 > self.frame_bytes_max {
-                entry.answer(Err(LinkError::TooLarge));
-                continue;
-            }
-            self.last_number += 1;
-            frame::encode_event(self.last_number, &entry.event, out);
-            self.in_flight_bytes += entry.bytes;
-            self.in_flight.push_back((self.last_number, entry));
-        }
-    }
-
-    /// Answers all publishers up to this number; says when the first of them came.
-    fn acknowledge(&mut self, highest: u64) -> Option<Instant> {
-        let oldest = self.in_flight.front().map(|(_, entry)| entry.accepted);
-        while self.in_flight.front().is_some_and(|(number, _)| *number <= highest) {
-            let Some((_, mut entry)) = self.in_flight.pop_front() else { break };
-            self.in_flight_bytes -= entry.bytes;
-            entry.answer(Ok(Receipt));
-        }
-        oldest
-    }
-
-    /// Broadcast has no room for the event of this number.
-    fn refuse(&mut self, refused: u64) {
-        let Ok(at) = self.in_flight.binary_search_by_key(&refused, |(number, _)| *number) else {
-            return;
-        };
-        if let Some((_, mut entry)) = self.in_flight.remove(at) {
-            self.in_flight_bytes -= entry.bytes;
-            entry.answer(Err(LinkError::Unreachable));
-        }
-    }
-
-    /// Broadcast took none of what is in flight: it goes again, in the same order.
-    fn take_back(&mut self) {
-        self.in_flight_bytes = 0;
-        while let Some((_, entry)) = self.in_flight.pop_back() {
-            self.waiting.push_front(entry);
-        }
-    }
-
-    /// The connection broke: nobody knows whether broadcast has what was in flight.
-    fn lose(&mut self) {
-        self.in_flight_bytes = 0;
-        for (_, mut entry) in self.in_flight.drain(..) {
-            entry.answer(Err(LinkError::Undecided));
-        }
-    }
-
-    /// Answers publishers whose time is over. What is in flight stays there until it is decided,
-    /// for it still takes up room at the other end.
-    fn expire(&mut self, now: Instant) {
-        for (_, entry) in &mut self.in_flight {
-            if entry.deadline > now {
-                break;
-            }
-            entry.answer(Err(LinkError::Undecided));
-        }
-        while self.waiting.front().is_some_and(|entry| entry.deadline <= now) {
-            let Some(mut entry) = self.waiting.pop_front() else { return };
-            entry.answer(Err(LinkError::Unreachable));
-        }
-    }
-
-    /// When the next publisher's time is over. All have the same time-out, so the queues are in
-    /// order of it.
-    fn next_deadline(&self) -> Option<Instant> {
-        let in_flight = self.in_flight.iter().map(|(_, entry)| entry);
-        let undecided = in_flight.clone().find(|entry| entry.publisher.is_some());
-        let deadlines = undecided.into_iter().chain(self.waiting.front());
-        deadlines.map(|entry| entry.deadline).min()
-    }
-}
-
 /// Connects, converses, and comes again, for as long as the thread lives.
-async fn keep_connected(queue: Rc<Queue>) {
+async fn keep_connected(desk: Rc<Desk>) {
     let mut backoff = BACKOFF_MIN;
     let mut is_reported = false;
     loop {
-        match Conversation::begin(&queue).await {
+        match Conversation::begin(&desk).await {
             Ok(conversation) => {
                 log::info!("the link is up");
                 (backoff, is_reported) = (BACKOFF_MIN, false);
-                queue.state.connected.fetch_add(1, Ordering::Relaxed);
+                desk.state.connected.fetch_add(1, Ordering::Relaxed);
                 let ended = conversation.run().await;
-                queue.state.connected.fetch_sub(1, Ordering::Relaxed);
+                desk.state.connected.fetch_sub(1, Ordering::Relaxed);
                 log::warn!("the link is down: {ended}");
-                queue.entries.borrow_mut().lose();
+                desk.queue.borrow_mut().lose();
             }
             Err(error) if !is_reported => {
                 is_reported = true;
@@ -291,23 +131,23 @@ async fn keep_connected(queue: Rc<Queue>) {
             Err(_) => {}
         }
         let pause = backoff.mul_f64(0.5 + fastrand::f64() / 2.0);
-        wait_and_expire(&queue, Instant::now() + pause).await;
+        wait_and_expire(&desk, Instant::now() + pause).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
 }
 
 /// Sleeps, and answers those whose time is over meanwhile.
-async fn wait_and_expire(queue: &Queue, until: Instant) {
+async fn wait_and_expire(desk: &Desk, until: Instant) {
     while Instant::now() < until {
-        let next = queue.entries.borrow().next_deadline().unwrap_or(until);
+        let next = desk.queue.borrow().next_deadline().unwrap_or(until);
         sleep_until(next.min(until)).await;
-        queue.entries.borrow_mut().expire(Instant::now());
+        desk.queue.borrow_mut().expire(Instant::now());
     }
 }
 
 /// One connection, from hello to its end.
 struct Conversation<'a> {
-    queue: &'a Queue,
+    desk: &'a Desk,
     stream: UnixStream,
     splitter: LengthDelimitedCodec,
     read: BytesMut,
@@ -319,11 +159,11 @@ struct Conversation<'a> {
 
 impl<'a> Conversation<'a> {
     /// Connects and exchanges hellos.
-    async fn begin(queue: &'a Queue) -> io::Result<Self> {
-        let LinkAddress::Unix(path) = &queue.settings.address;
+    async fn begin(desk: &'a Desk) -> io::Result<Self> {
+        let LinkAddress::Unix(path) = &desk.settings.address;
         let mut conversation = Self {
-            queue,
-            stream: unix::connect(path, &queue.settings.uids).await?,
+            desk,
+            stream: unix::connect(path, &desk.settings.uids).await?,
             splitter: frame::splitter(FRAME_BYTES_MAX),
             read: BytesMut::new(),
             out: BytesMut::new(),
@@ -339,12 +179,11 @@ impl<'a> Conversation<'a> {
             let fault = format!("it speaks version {} and we {VERSION}", hello.version);
             return Err(io::Error::other(fault));
         }
-        let mut entries = queue.entries.borrow_mut();
-        entries.frame_bytes_max = usize::try_from(hello.frame_bytes_max).unwrap_or(usize::MAX);
-        if entries.frame_bytes_max < queue.settings.body_bytes_max {
+        let frame_bytes_max = usize::try_from(hello.frame_bytes_max).unwrap_or(usize::MAX);
+        if frame_bytes_max < desk.settings.body_bytes_max {
             log::warn!("broadcast's MAX_BODY is smaller than ours: larger events are refused");
         }
-        drop(entries);
+        desk.queue.borrow_mut().set_frame_bytes_max(frame_bytes_max);
         Ok(conversation)
     }
 
@@ -371,12 +210,12 @@ impl<'a> Conversation<'a> {
                 return error;
             }
             let ask_at = self.last_heard + if self.is_asked { SILENCE_MAX } else { ASK_AFTER };
-            let next = self.queue.entries.borrow().next_deadline().unwrap_or(ask_at).min(ask_at);
+            let next = self.desk.queue.borrow().next_deadline().unwrap_or(ask_at).min(ask_at);
             let heard = tokio::select! {
                 biased;
                 ready = self.stream.readable() => ready.and_then(|()| self.hear()),
                 ready = self.stream.writable(), if !self.out.is_empty() => ready,
-                () = self.queue.waiting.notified() => Ok(()),
+                () = self.desk.waiting.notified() => Ok(()),
                 () = sleep_until(next) => Ok(()),
             };
             if let Err(error) = heard {
@@ -388,10 +227,10 @@ impl<'a> Conversation<'a> {
     /// What there is to do whenever the task runs.
     fn turn(&mut self) -> io::Result<()> {
         let now = Instant::now();
-        let mut entries = self.queue.entries.borrow_mut();
-        entries.expire(now);
-        entries.send(&mut self.out);
-        drop(entries);
+        let mut queue = self.desk.queue.borrow_mut();
+        queue.expire(now);
+        queue.send(&mut self.out);
+        drop(queue);
         let silence = now - self.last_heard;
         if silence >= SILENCE_MAX {
             return Err(io::Error::other("broadcast is silent"));
@@ -431,18 +270,18 @@ impl<'a> Conversation<'a> {
         while let Some(bytes) = self.splitter.decode(&mut self.read)? {
             self.last_heard = Instant::now();
             self.is_asked = false;
-            let mut entries = self.queue.entries.borrow_mut();
+            let mut queue = self.desk.queue.borrow_mut();
             match Frame::decode(bytes.freeze()).map_err(io::Error::other)? {
                 Frame::Receipt(highest) => {
                     // Once a receipt, not once an event: the histogram takes a lock.
-                    if let Some(oldest) = entries.acknowledge(highest) {
+                    if let Some(oldest) = queue.acknowledge(highest) {
                         let seconds = oldest.elapsed().as_secs_f64();
-                        self.queue.state.receipt_seconds.observe(seconds);
+                        self.desk.state.receipt_seconds.observe(seconds);
                     }
                 }
-                Frame::Refusal(number) => entries.refuse(number),
+                Frame::Refusal(number) => queue.refuse(number),
                 Frame::Goodbye => {
-                    entries.take_back();
+                    queue.take_back();
                     return Err(io::Error::other("broadcast is stopping"));
                 }
                 Frame::Answer(_) => {}
