@@ -70,7 +70,7 @@ async fn route(
         };
     }
     // Every other path is the WebSocket's.
-    if !request.headers().contains_key(UPGRADE) {
+    if !websocket::is_asked_for(request.headers()) {
         return Err(Refusal::UpgradeRequired);
     }
     if request.method() != Method::GET {

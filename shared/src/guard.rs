@@ -72,6 +72,7 @@ impl Guard {
     /// Answers a violation, where nothing was answered yet, and ends the connection.
     fn refuse(&mut self, cx: &mut Context<'_>, violation: Violation) -> io::Error {
         log::debug!("a client was let go: {violation}");
+        self.admission.note(violation);
         if !self.is_answered {
             self.discard(cx);
             // Best effort: the socket's buffer is empty, and the connection ends anyway.

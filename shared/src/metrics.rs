@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::guard::follower::Violation;
 use crate::memory::Memory;
 use crate::process::Files;
 use crate::reload::Counts;
@@ -39,6 +40,7 @@ pub struct Common {
     files: Files,
     memory: Arc<Memory>,
     reloads: Family<ReloadLabels, Counter>,
+    let_go: Family<Label, Counter>,
     connections: Gauge,
     memory_held: Gauge,
     certificate_end: Gauge,
@@ -57,6 +59,7 @@ impl Common {
             files: files.clone(),
             memory,
             reloads: Family::default(),
+            let_go: Family::default(),
             connections: Gauge::default(),
             memory_held: Gauge::default(),
             certificate_end: Gauge::default(),
@@ -65,6 +68,11 @@ impl Common {
             "reloads",
             "Times a followed file was read again, by result",
             common.reloads.clone(),
+        );
+        registry.register(
+            "clients_let_go",
+            "Clients whose request came too slowly or was too large, by code",
+            common.let_go.clone(),
         );
         registry.register(
             "connections",
@@ -89,6 +97,10 @@ impl Common {
         let to_gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         self.connections.set(to_gauge(occupancy.connections()));
         self.memory_held.set(to_gauge(self.memory.held()));
+        for violation in Violation::ALL {
+            let counter = self.let_go.get_or_create(&Label("code", violation.code().to_owned()));
+            counter.inc_by(occupancy.violations(violation).saturating_sub(counter.get()));
+        }
         self.refresh_reloads("tokens", self.files.tokens.counts());
         if let Some(tls) = &self.files.tls {
             self.certificate_end.set(tls.load().not_after);

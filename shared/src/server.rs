@@ -10,7 +10,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::guard::follower::Violation;
 use crate::guard::{Guard, Leash};
 use crate::reload::Reloaded;
 use crate::socket::Socket;
@@ -57,9 +58,20 @@ pub struct Occupancy {
     connections: AtomicUsize,
     connections_max: usize,
     is_draining: AtomicBool,
+    violations: [AtomicU64; Violation::ALL.len()],
 }
 
 impl Occupancy {
+    /// How often clients were let go for this.
+    pub fn violations(&self, violation: Violation) -> u64 {
+        self.violation(violation).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    fn violation(&self, violation: Violation) -> Option<&AtomicU64> {
+        let at = Violation::ALL.iter().position(|other| *other == violation)?;
+        self.violations.get(at)
+    }
+
     /// Connections of all kinds, now.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
@@ -84,6 +96,13 @@ pub struct Admission {
 }
 
 impl Admission {
+    /// Counts a client that is let go.
+    pub fn note(&self, violation: Violation) {
+        if let Some(count) = self.occupancy.violation(violation) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Makes the place one that the server no longer ends by itself.
     pub fn unleash(&mut self) {
         if let Some((leashes, key)) = self.leash.take() {
@@ -146,6 +165,7 @@ impl Server {
             connections: AtomicUsize::new(0),
             connections_max: settings.connections_max,
             is_draining: AtomicBool::new(false),
+            violations: Default::default(),
         });
         let phase = watch::Sender::new(Phase::Serve);
         let (ready, mut readied) = mpsc::channel(settings.workers);

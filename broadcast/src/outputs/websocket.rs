@@ -15,6 +15,7 @@ use actix_web::dev::{Service, ServiceResponse};
 use actix_web::http::Version;
 use actix_web::http::header::{
     HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
 };
 use actix_web::web::Payload;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
@@ -40,6 +41,13 @@ pub mod reader;
 struct Beginning {
     place: Place,
     principal: Option<Arc<Principal>>,
+}
+
+/// Whether a request asks for this protocol, and not for none or another (RFC 9110 §7.8).
+pub fn is_asked_for(headers: &HeaderMap) -> bool {
+    let protocols = headers.get_all(UPGRADE).filter_map(|value| value.to_str().ok());
+    let mut protocols = protocols.flat_map(|value| value.split(','));
+    protocols.any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
 }
 
 /// Judges a handshake (RFC 6455 §4.2.1) and answers it.

@@ -307,6 +307,18 @@ pub enum Violation {
 }
 
 impl Violation {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::HeadTooLarge, Self::HeadTimeout, Self::BodyTimeout];
+
+    /// The code that the client gets.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::HeadTooLarge => "HEAD_TOO_LARGE",
+            Self::HeadTimeout => "HEAD_TIMEOUT",
+            Self::BodyTimeout => "BODY_TIMEOUT",
+        }
+    }
+
     /// The whole answer: the server above cannot give one, for it waits for the client.
     pub fn answer(self) -> &'static [u8] {
         match self {
