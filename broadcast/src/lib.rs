@@ -42,6 +42,7 @@ pub mod metrics;
 pub mod outbox;
 pub mod outputs;
 pub mod pace;
+pub mod patience;
 pub mod publication;
 pub mod receiver;
 pub mod session;

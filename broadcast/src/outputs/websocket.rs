@@ -28,11 +28,12 @@ use shared::principal::Principal;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::census::Place;
-use crate::outputs::websocket::connection::Client;
+use crate::outputs::websocket::client::Client;
 use crate::outputs::{CanUpgrade, Outputs, Refusal, mark_can_upgrade};
 use crate::worker::Worker;
 
-pub mod connection;
+pub mod client;
+mod connection;
 pub mod native;
 pub mod reader;
 

@@ -1,0 +1,330 @@
+//! The task of one client: reads what it says, and keeps the time.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use actix_http::ws::OpCode;
+use bytes::Bytes;
+use shared::principal::Principal;
+use shared::server::Admission;
+use shared::socket::Socket;
+use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::census::Place;
+use crate::disconnect::Disconnect;
+use crate::outputs::websocket::connection::{CLOSE_TIMEOUT, Connection, Phase};
+use crate::outputs::websocket::native::{self, Court, Reaction};
+use crate::outputs::websocket::reader::{Incoming, Reader};
+use crate::pace::Pace;
+use crate::patience::{Due, Patience};
+use crate::worker::{Output, Worker};
+
+/// What is read and thrown away after our Close; a client that sends more is not waited for.
+const DISCARD_BYTES_MAX: usize = 1024 * 1024;
+/// HARDENING: frames before a credential was shown.
+const NEWCOMER_FRAMES: (u32, u32) = (100, 100);
+/// HARDENING: pings a second, and at once.
+const PINGS: (u32, u32) = (10, 50);
+/// Reads in a row before the other tasks of the thread have a turn.
+const READS_A_TURN: usize = 8;
+
+/// The task of one connection. Dropping it ends the connection.
+#[derive(Debug)]
+pub struct Client {
+    connection: Rc<Connection>,
+    reader: Reader,
+    timer: Pin<Box<Sleep>>,
+    arrival: u64,
+    place: Place,
+    patience: Patience,
+    frames: Pace,
+    pings: Pace,
+    /// An answer that waits, because its address guesses tokens; nothing is read meanwhile.
+    held_back: Option<(Instant, Reaction)>,
+    discarded: usize,
+    /// Nothing that comes is understood any more; it is only taken off the socket, for unread
+    /// bytes would turn the end into a reset that can overtake our Close.
+    is_deaf: bool,
+    #[expect(dead_code, reason = "the connection's place until it is dropped")]
+    admission: Admission,
+}
+
+impl Client {
+    /// Takes over a connection that was upgraded. `first` came behind the request.
+    pub fn new(
+        worker: Rc<Worker>,
+        (socket, mut admission): (Socket, Admission),
+        first: &Bytes,
+        place: Place,
+        principal: Option<Arc<Principal>>,
+    ) -> Self {
+        admission.unleash();
+        let now = Instant::now();
+        let is_known = principal.is_some();
+        let connection = Connection::new(Rc::clone(&worker), socket, principal);
+        let limits = &worker.shared.limits;
+        let patience = Patience::new(limits.init_timeout, now);
+        let (rate, burst) = NEWCOMER_FRAMES;
+        let mut client = Self {
+            arrival: worker.enter(connection.id, Rc::<Connection>::clone(&connection)),
+            connection,
+            reader: Reader::new(limits.message_bytes_max, first),
+            timer: Box::pin(sleep_until(patience.next(None))),
+            place,
+            patience,
+            frames: Pace::new(rate, burst, now.into_std()),
+            pings: Pace::new(PINGS.0, PINGS.1, now.into_std()),
+            held_back: None,
+            discarded: 0,
+            is_deaf: false,
+            admission,
+        };
+        if is_known {
+            client.settle();
+        } else {
+            worker.expect(client.arrival, client.connection.id);
+        }
+        client
+    }
+
+    /// Ends a session whose task has panicked: a last word, if the socket takes it.
+    pub fn apologise(output: &dyn Output) {
+        output.hang_up(Disconnect::Internal);
+        output.flush();
+    }
+
+    /// The worker that it belongs to.
+    pub fn worker(&self) -> Rc<Worker> {
+        Rc::clone(&self.connection.worker)
+    }
+
+    /// The worker's hold on the connection.
+    pub fn output(&self) -> Rc<dyn Output> {
+        Rc::<Connection>::clone(&self.connection)
+    }
+
+    fn settle(&mut self) {
+        if self.place.settle() {
+            self.patience.settle();
+            self.connection.worker.settle(self.arrival);
+            let rate = self.connection.worker.shared.limits.frames_per_second;
+            self.frames.set(rate, rate);
+        }
+    }
+
+    /// Reads once; `Pending` if nothing has come.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let worker = Rc::clone(&self.connection.worker);
+        worker.with_scratch(|scratch| {
+            let mut buf = ReadBuf::new(scratch);
+            let mut socket = self.connection.socket.borrow_mut();
+            let read = Pin::new(&mut *socket).poll_read(cx, &mut buf);
+            drop(socket);
+            match read {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    self.patience.hear(Instant::now());
+                    self.hear(buf.filled());
+                }
+                Poll::Ready(_) => self.connection.phase.set(Phase::Broken),
+            }
+            Poll::Ready(())
+        })
+    }
+
+    fn hear(&mut self, bytes: &[u8]) {
+        if self.connection.phase.get() != Phase::Open {
+            self.discarded += bytes.len();
+            if self.discarded > DISCARD_BYTES_MAX {
+                self.connection.phase.set(Phase::Broken);
+            }
+        }
+        if !self.is_deaf {
+            self.reader.feed(bytes);
+            self.read_frames();
+        }
+    }
+
+    fn read_frames(&mut self) {
+        while self.held_back.is_none() && !self.is_deaf {
+            match self.reader.read() {
+                Ok(None) => return,
+                Ok(Some(incoming)) => self.take(incoming),
+                Err(disconnect) => {
+                    // Where the next frame begins, nobody knows any more.
+                    self.connection.hang_up(disconnect);
+                    self.is_deaf = true;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, incoming: Incoming) {
+        let now = Instant::now().into_std();
+        let is_open = self.connection.phase.get() == Phase::Open;
+        match incoming {
+            Incoming::Close(code) => self.close_back(code),
+            _ if !is_open => {}
+            _ if !self.frames.take(now) => self.connection.hang_up(Disconnect::Policy),
+            Incoming::Ping(_) if !self.pings.take(now) => {
+                self.connection.hang_up(Disconnect::Policy);
+            }
+            Incoming::Ping(payload) => {
+                self.connection.answer(native::frame(OpCode::Pong, &payload));
+            }
+            Incoming::Pong | Incoming::Fragment => {}
+            Incoming::Text(text) => self.receive(&text),
+            Incoming::Binary => {
+                let reaction = self.connection.native.borrow().receive_binary();
+                self.react(reaction);
+            }
+        }
+    }
+
+    fn receive(&mut self, text: &str) {
+        let worker = Rc::clone(&self.connection.worker);
+        let tokens = worker.shared.tokens.load_full();
+        let patterns_max = worker.shared.limits.patterns_max;
+        let reaction = worker.with_hub(|hub| {
+            let court = Court { tokens: &tokens, patterns_max, hub };
+            self.connection.native.borrow_mut().receive(text, court)
+        });
+        if self.connection.native.borrow().session().is_some() {
+            self.settle();
+        }
+        if reaction.is_refused {
+            let now = Instant::now();
+            let client = self.place.client();
+            if let Some(penalty) = worker.shared.failures.record(client, now.into_std()) {
+                self.held_back = Some((now + penalty, reaction));
+                return;
+            }
+        }
+        self.react(reaction);
+    }
+
+    fn react(&mut self, reaction: Reaction) {
+        let code = reaction.code();
+        if code != "OK" {
+            self.connection.worker.shared.metrics.refuse(code);
+        }
+        self.connection.answer(native::frame(OpCode::Text, reaction.answer.as_bytes()));
+        if let Some(disconnect) = reaction.disconnect {
+            self.connection.hang_up(disconnect);
+        }
+    }
+
+    /// Answers the client's Close; after both, TCP ends at once (RFC 6455 §7.1.1).
+    fn close_back(&mut self, code: Option<u16>) {
+        let until = Instant::now() + CLOSE_TIMEOUT;
+        if self.connection.phase.get() == Phase::Open {
+            self.connection.unsubscribe_all();
+            let code = code.map(u16::to_be_bytes);
+            let payload = code.as_ref().map_or(&[][..], <[u8; 2]>::as_slice);
+            let close = native::frame(OpCode::Close, payload);
+            if self.connection.outbox.answer(close.clone()).is_err() {
+                self.connection.outbox.replace_with(close);
+            }
+        }
+        self.connection.phase.set(Phase::Closed { until });
+        self.is_deaf = true;
+    }
+
+    /// When there is something to do though nothing happens.
+    fn next_deadline(&self) -> Instant {
+        match self.connection.phase.get() {
+            Phase::Closing { until } | Phase::Closed { until } => until,
+            Phase::Broken => Instant::now(),
+            Phase::Open => {
+                let next = self.patience.next(self.connection.stuck_since());
+                self.held_back.as_ref().map_or(next, |(until, _)| next.min(*until))
+            }
+        }
+    }
+
+    /// Does what is due; ready when the connection is over.
+    fn tick(&mut self, now: Instant) -> Poll<()> {
+        match self.connection.phase.get() {
+            Phase::Broken => return Poll::Ready(()),
+            Phase::Closing { until } | Phase::Closed { until } if now >= until => {
+                if self.connection.outbox.bytes() > 0 {
+                    self.connection.socket.borrow().abort();
+                }
+                return Poll::Ready(());
+            }
+            Phase::Closing { .. } | Phase::Closed { .. } => return Poll::Pending,
+            Phase::Open => {}
+        }
+        if let Some((_, reaction)) = self.held_back.take_if(|(until, _)| *until <= now) {
+            self.react(reaction);
+            self.read_frames();
+        }
+        match self.patience.judge(self.connection.stuck_since(), now) {
+            Due::Nothing => {}
+            Due::Ping => self.connection.answer(native::frame(OpCode::Ping, b"")),
+            Due::Disconnect(disconnect) => self.connection.hang_up(disconnect),
+        }
+        Poll::Pending
+    }
+
+    fn is_reading(&self) -> bool {
+        let is_over = matches!(self.connection.phase.get(), Phase::Closed { .. } | Phase::Broken);
+        !is_over && self.held_back.is_none()
+    }
+}
+
+impl Future for Client {
+    type Output = ();
+
+    /// Reads, writes, keeps the time, until the connection is over.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.connection.remember(cx.waker());
+        // What came behind the upgrade request is there already.
+        this.read_frames();
+        let mut reads = 0;
+        while this.is_reading() && this.poll_read(cx).is_ready() {
+            reads += 1;
+            if reads == READS_A_TURN {
+                cx.waker().wake_by_ref();
+                break;
+            }
+        }
+        loop {
+            let now = Instant::now();
+            if this.tick(now).is_ready() {
+                return Poll::Ready(());
+            }
+            let is_stuck = this.connection.poll_flush(cx).is_pending();
+            this.connection.outbox.set_stuck(is_stuck);
+            let phase = this.connection.phase.get();
+            let is_done = matches!(phase, Phase::Closed { .. }) && !is_stuck;
+            if is_done || (this.is_deaf && !is_stuck) {
+                this.connection.poll_shutdown(cx);
+            }
+            if is_done || phase == Phase::Broken {
+                return Poll::Ready(());
+            }
+            let deadline = this.next_deadline();
+            if this.timer.deadline() != deadline {
+                this.timer.as_mut().reset(deadline);
+            }
+            if this.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let Connection { id, worker, .. } = &*self.connection;
+        self.connection.unsubscribe_all();
+        worker.with_hub(|hub| hub.leave(*id));
+        worker.leave(*id, self.arrival);
+    }
+}
