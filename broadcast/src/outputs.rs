@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_http::ConnectionType;
-use actix_web::http::header::{ALLOW, AUTHORIZATION, HeaderValue, ORIGIN, UPGRADE};
+use actix_web::http::header::{ALLOW, AUTHORIZATION, HeaderValue, ORIGIN};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
@@ -166,12 +166,11 @@ impl Refusal {
         let mut response = refusal(self.status(), self.code());
         let headers = response.headers_mut();
         match self {
-            Self::UpgradeRequired => {
-                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            Self::UpgradeRequired | Self::WrongVersion => {
+                websocket::name_protocol(headers);
                 // RFC 9110 §7.8: whoever sends Upgrade names it in Connection.
                 response.head_mut().set_connection_type(ConnectionType::Upgrade);
             }
-            Self::WrongVersion => websocket::name_version(headers),
             Self::MethodNotAllowed(methods) => {
                 headers.insert(ALLOW, HeaderValue::from_static(methods));
             }

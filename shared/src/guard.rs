@@ -23,9 +23,9 @@ pub mod follower;
 /// HARDENING: a client that takes no byte of its answer for so long is let go.
 const WRITE_STALL: Duration = Duration::from_secs(15);
 
-/// What is read and thrown away after a last answer: unread bytes would turn the close into a
-/// reset, and a reset can overtake the answer.
-const DISCARD_BYTES_MAX: usize = 256 * 1024;
+/// What is read and thrown away after an answer that came early: unread bytes would turn the close
+/// into a reset, and a reset can overtake the answer.
+const DISCARD_BYTES_MAX: usize = 1024 * 1024;
 
 /// A connection under guard.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub struct Guard {
     write_timer: Option<Pin<Box<Sleep>>>,
     /// Something was written since the last head was complete.
     is_answered: bool,
+    /// Bytes of a body that came after its answer.
+    unwanted: usize,
     leash: Rc<Leash>,
     admission: Admission,
 }
@@ -49,6 +51,7 @@ impl Guard {
             read_timer: None,
             write_timer: None,
             is_answered: false,
+            unwanted: 0,
             leash,
             admission,
         }
@@ -140,6 +143,11 @@ impl AsyncRead for Guard {
         match this.follower.see(new, Instant::now()) {
             Ok(heads) => {
                 this.is_answered &= heads == 0;
+                let is_unwanted = this.is_answered && !this.follower.is_idle();
+                this.unwanted = if is_unwanted { this.unwanted + new.len() } else { 0 };
+                if this.unwanted > DISCARD_BYTES_MAX {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+                }
                 Poll::Ready(Ok(()))
             }
             Err(violation) => Poll::Ready(Err(this.refuse(cx, violation))),
