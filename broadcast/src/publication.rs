@@ -61,8 +61,9 @@ impl Batch {
         slot.get_or_init(|| {
             let mut frames = Frames::empty(&self.memory);
             for event in &self.events {
-                frames.push_with(|bytes| (format.encode)(event, bytes));
+                frames.append(|bytes| (format.encode)(event, bytes));
             }
+            frames.settle();
             Arc::new(frames)
         })
     }
@@ -91,8 +92,17 @@ impl Frames {
 
     /// Appends what `encode` appends, as one frame.
     pub fn push_with(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.append(encode);
+        self.settle();
+    }
+
+    fn append(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         encode(&mut self.bytes);
         self.ends.push(self.bytes.len());
+    }
+
+    /// Enters what it has grown to: once for many frames, for all threads share the account.
+    fn settle(&mut self) {
         self.held.resize(self.bytes.capacity());
     }
 
