@@ -14,6 +14,7 @@ use slab::Slab;
 
 use crate::fatal::Fatal;
 use crate::hub::tree::PatternTree;
+use crate::interest::Interest;
 use crate::outbox::Outbox;
 use crate::publication::{Batch, Format, Frames};
 
@@ -38,6 +39,7 @@ pub struct Hub {
     wild: PatternTree,
     due: Vec<SessionId>,
     deliveries: u64,
+    interest: Arc<Interest>,
 }
 
 #[derive(Debug)]
@@ -51,6 +53,11 @@ struct Subscriber {
 }
 
 impl Hub {
+    /// A hub that tells there whether it has subscriptions.
+    pub fn new(interest: Arc<Interest>) -> Self {
+        Self { interest, ..Self::default() }
+    }
+
     /// Takes a session in; it is subscribed to nothing yet.
     pub fn enter(&mut self, outbox: Rc<Outbox>, format: &'static Format) -> SessionId {
         let _fatal = Fatal("the hub");
@@ -69,6 +76,7 @@ impl Hub {
     /// Subscribes a session to a pattern from now on. The caller never does so twice.
     pub fn subscribe(&mut self, id: SessionId, pattern: &Pattern) {
         let _fatal = Fatal("the hub");
+        self.interest.begin();
         if pattern.is_wild() {
             self.wild.insert(pattern, id);
         } else {
@@ -76,9 +84,10 @@ impl Hub {
         }
     }
 
-    /// Takes a subscription back.
+    /// Takes a subscription back, which must be there.
     pub fn unsubscribe(&mut self, id: SessionId, pattern: &Pattern) {
         let _fatal = Fatal("the hub");
+        self.interest.end();
         if pattern.is_wild() {
             self.wild.remove(pattern, id);
         } else if let Some(ids) = self.exact.get_mut(pattern.as_str()) {
@@ -92,7 +101,7 @@ impl Hub {
     /// Offers each event of a batch to the sessions that it matches.
     pub fn publish(&mut self, batch: &Batch) {
         let _fatal = Fatal("the hub");
-        let Self { subscribers, exact, wild, due, deliveries } = self;
+        let Self { subscribers, exact, wild, due, deliveries, .. } = self;
         let mut offering = Offering { subscribers, due, deliveries, batch, last: None };
         for (offset, index, event) in batch.iter() {
             let event_type = event.event_type.as_str();

@@ -22,14 +22,15 @@ use shared::metrics::Common;
 use shared::process::{Files, StartError, until_stopped};
 use shared::server::{self, Occupancy, Server};
 use shared::{descriptors, http, process};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::census::Census;
 use crate::config::Config;
-use crate::log::{Feed, Log, QUEUE_BATCHES_MAX};
+use crate::intake::Intake;
+use crate::interest::Interest;
+use crate::log::{Feed, QUEUE_BATCHES_MAX, Seat};
 use crate::metrics::Metrics;
 use crate::outputs::{Outputs, websocket};
-use crate::receiver::Receiver;
 use crate::worker::{Limits, Shared, Worker};
 
 pub mod census;
@@ -37,6 +38,8 @@ pub mod config;
 pub mod disconnect;
 pub mod fatal;
 pub mod hub;
+pub mod intake;
+pub mod interest;
 pub mod log;
 pub mod metrics;
 pub mod outbox;
@@ -65,45 +68,37 @@ async fn serve(config: Config) -> Result<(), StartError> {
         let (setting, address) = ("BROADCAST_ADMIN_ADDR", config.broadcast_admin_addr);
         StartError::Door { setting, address, error }
     })?;
-    let (feeds, receivers): (Vec<_>, Vec<_>) =
-        (0..config.common.worker_count()).map(|_| mpsc::channel(QUEUE_BATCHES_MAX)).unzip();
+    let (seats, feeds): (Vec<_>, Vec<_>) = (0..config.common.worker_count())
+        .map(|_| {
+            let (feed, fed) = mpsc::channel(QUEUE_BATCHES_MAX);
+            let interest: Arc<Interest> = Arc::default();
+            (Seat { feed, interest: Arc::clone(&interest) }, Some((fed, interest)))
+        })
+        .unzip();
     let settings = server::Settings {
         address: config.broadcast_addr,
-        workers: receivers.len(),
+        workers: feeds.len(),
         connections_max,
         tls: files.tls.clone(),
     };
-    let server = parts.open(settings, receivers).await.map_err(|error| {
+    let server = parts.open(settings, feeds).await.map_err(|error| {
         let (setting, address) = ("BROADCAST_ADDR", config.broadcast_addr);
         StartError::Door { setting, address, error }
     })?;
-    let (stop, stopping) = watch::channel(false);
-    let receiver = parts.receiver(feeds).await?;
-    let receiving = tokio::task::spawn_local(receiver.run(stopping));
+    let intake = Intake::start(parts.intake(seats)).await?;
     let _ = occupancy.set(Arc::clone(server.occupancy()));
     ::log::info!(address:% = server.address(), admin:% = admin.address(); "broadcast is open");
     until_stopped(&files).await?;
-    drain(server, stop, receiving, config.common.drain_timeout).await;
+    drain(server, intake, config.common.drain_timeout).await;
     ::log::info!("broadcast has stopped");
     Ok(())
 }
 
 /// Takes nothing in any more, gives out all that was acknowledged, and closes the sessions.
-async fn drain(
-    server: Server,
-    stop: watch::Sender<bool>,
-    mut receiving: tokio::task::JoinHandle<()>,
-    patience: Duration,
-) {
+async fn drain(server: Server, intake: Intake, patience: Duration) {
     let begun = tokio::time::Instant::now();
     server.stop_accepting();
-    stop.send_replace(true);
-    // With the last sender's connection the log's inbox goes, and the workers get the end. A
-    // sender that does not take its goodbye must not keep it from the sessions.
-    if tokio::time::timeout(patience / 2, &mut receiving).await.is_err() {
-        ::log::warn!("the link did not end in time");
-        receiving.abort();
-    }
+    intake.stop().await;
     server.drain(patience.saturating_sub(begun.elapsed())).await;
 }
 
@@ -167,32 +162,36 @@ impl Parts {
         })
     }
 
-    async fn receiver(&self, feeds: Vec<mpsc::Sender<Feed>>) -> Result<Receiver, StartError> {
+    fn intake(&self, workers: Vec<Seat>) -> intake::Settings {
         let Shared { memory, metrics, .. } = &self.shared;
-        let inbox = Log::start(feeds, Arc::clone(memory)).map_err(StartError::System)?;
-        let settings = receiver::Settings {
+        let receiver = receiver::Settings {
             address: self.config.common.link.clone(),
             group: self.config.link_group,
             uids: self.config.common.link_uids.0.clone(),
             body_bytes_max: self.config.common.max_body,
         };
-        let (taken, refused) = (metrics.taken.clone(), metrics.turned_away.clone());
-        Ok(Receiver::open(settings, inbox, Arc::clone(memory), taken, refused).await?)
+        intake::Settings {
+            receiver,
+            workers,
+            memory: Arc::clone(memory),
+            taken: metrics.taken.clone(),
+            refused: metrics.turned_away.clone(),
+            patience: self.config.common.drain_timeout / 2,
+        }
     }
 
     async fn open(
         &self,
         settings: server::Settings,
-        feeds: Vec<mpsc::Receiver<Feed>>,
+        feeds: Vec<Option<Fed>>,
     ) -> io::Result<Server> {
         let parts = self.clone();
-        let feeds: Vec<_> = feeds.into_iter().map(Some).collect();
         let feeds = Arc::new(Mutex::new(feeds));
         Server::open(settings, move |index, occupancy| {
-            let delivered = parts.shared.metrics.delivered_by(index);
-            let worker = Worker::new(parts.shared.clone(), delivered);
             let mut feeds = feeds.lock().unwrap_or_else(PoisonError::into_inner);
-            let feed = feeds.get_mut(index).and_then(Option::take);
+            let (feed, interest) = feeds.get_mut(index).and_then(Option::take).unzip();
+            let delivered = parts.shared.metrics.delivered_by(index);
+            let worker = Worker::new(parts.shared.clone(), interest.unwrap_or_default(), delivered);
             let outputs = web::Data::new(Outputs {
                 worker: Rc::clone(&worker),
                 allowed_origins: Arc::clone(&parts.allowed_origins),
@@ -204,6 +203,9 @@ impl Parts {
         .await
     }
 }
+
+/// A worker's end of the log: its queue, and where to say what it wants.
+type Fed = (mpsc::Receiver<Feed>, Arc<Interest>);
 
 /// Makes what serves connections on one worker thread, and starts its feeding.
 async fn serve_worker(

@@ -1,17 +1,18 @@
 //! The one place in which events get their order.
 //!
-//! One thread takes all that waits, gives the offsets, hands the batch to every worker, and then
-//! tells the links up to where they may send receipts. Nothing is kept yet: what a client has not
-//! got when the process dies is lost.
+//! One task, on the thread that also reads the links, takes all that waits, gives the offsets, hands
+//! the batch to every worker, and then tells the links up to where they may send receipts. Nothing
+//! is kept yet: what a client has not got when the process dies is lost.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use shared::event::Event;
 use shared::memory::Memory;
 use tokio::sync::{Notify, mpsc};
 
-use crate::fatal::Fatal;
+use crate::interest::Interest;
 use crate::publication::Batch;
 
 /// Submissions that wait for the log; beyond it the links stop reading, and publishers wait.
@@ -41,20 +42,20 @@ pub struct Submission {
     /// The number of the last.
     pub last_number: u64,
     /// Where to say that they are taken.
-    pub progress: Arc<Progress>,
+    pub progress: Rc<Progress>,
 }
 
 /// How far the log has come with the events of one link.
 #[derive(Debug, Default)]
 pub struct Progress {
-    taken: AtomicU64,
+    taken: Cell<u64>,
     moved: Notify,
 }
 
 impl Progress {
     /// The number of the last event that was taken.
     pub fn taken(&self) -> u64 {
-        self.taken.load(Ordering::Acquire)
+        self.taken.get()
     }
 
     /// Waits until it has moved since the last time.
@@ -63,7 +64,7 @@ impl Progress {
     }
 
     fn move_to(&self, number: u64) {
-        self.taken.store(number, Ordering::Release);
+        self.taken.set(number);
         self.moved.notify_one();
     }
 }
@@ -85,42 +86,44 @@ impl Inbox {
     }
 }
 
-/// The log's thread. It ends, and closes the workers' queues with [`Feed::End`], when all inboxes
-/// are gone.
+/// The log. It ends, and the workers' sessions with it, when all inboxes are gone.
 #[derive(Debug)]
 pub struct Log {
     submissions: mpsc::Receiver<Submission>,
-    workers: Vec<mpsc::Sender<Feed>>,
+    workers: Vec<Seat>,
     memory: Arc<Memory>,
     next_offset: u64,
 }
 
+/// A worker as the log sees it.
+#[derive(Debug)]
+pub struct Seat {
+    /// Its queue.
+    pub feed: mpsc::Sender<Feed>,
+    /// What it is subscribed to.
+    pub interest: Arc<Interest>,
+}
+
 impl Log {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    ///
-    /// The system refuses a thread.
-    pub fn start(workers: Vec<mpsc::Sender<Feed>>, memory: Arc<Memory>) -> std::io::Result<Inbox> {
+    /// A log that begins with no event.
+    pub fn new(workers: Vec<Seat>, memory: Arc<Memory>) -> (Self, Inbox) {
         let (inbox, submissions) = mpsc::channel(QUEUE_SUBMISSIONS_MAX);
-        let log = Self { submissions, workers, memory, next_offset: 1 };
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || log.run())?;
-        Ok(Inbox { submissions: inbox })
+        (Self { submissions, workers, memory, next_offset: 1 }, Inbox { submissions: inbox })
     }
 
-    fn run(mut self) {
-        let _fatal = Fatal("the log");
-        while let Some(first) = self.submissions.blocking_recv() {
-            self.commit(first);
+    /// Takes events until all inboxes are gone, and then says so to the workers.
+    pub async fn run(mut self) {
+        while let Some(first) = self.submissions.recv().await {
+            self.commit(first).await;
         }
         for worker in &self.workers {
             // A worker that is gone has no sessions to close.
-            let _ = worker.blocking_send(Feed::End);
+            let _ = worker.feed.send(Feed::End).await;
         }
     }
 
     /// Takes what waits into one batch, and says so when every worker has it.
-    fn commit(&mut self, first: Submission) {
+    async fn commit(&mut self, first: Submission) {
         let mut bytes = first.bytes;
         let mut moves = vec![(first.progress, first.last_number)];
         let mut events = first.events;
@@ -133,9 +136,11 @@ impl Log {
         let first_offset = self.next_offset;
         self.next_offset += u64::try_from(events.len()).unwrap_or(u64::MAX);
         let batch = Arc::new(Batch::new(first_offset, events, &self.memory));
-        for worker in &self.workers {
+        // A worker without any subscription is not woken. One that begins while we look answers
+        // its client only after it has said so, and what is accepted after that finds it here.
+        for worker in self.workers.iter().filter(|worker| worker.interest.is_any()) {
             // Full: we wait, the links fill, and publishers wait up to their time-out.
-            if worker.blocking_send(Feed::Batch(Arc::clone(&batch))).is_err() {
+            if worker.feed.send(Feed::Batch(Arc::clone(&batch))).await.is_err() {
                 log::error!("a worker has gone");
             }
         }

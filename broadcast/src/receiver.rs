@@ -1,6 +1,7 @@
 //! The receiving end of the link: what senders send goes to the log, receipts go back.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use shared::link::frame::{self, Frame, Hello, VERSION};
 use shared::link::unix::{Rendezvous, RendezvousError};
 use shared::link::{FRAME_BYTES_BESIDE_BODY, LinkAddress, SILENCE_MAX};
 use shared::memory::Memory;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -20,7 +23,7 @@ use tokio_util::codec::{Decoder as _, LengthDelimitedCodec};
 use crate::log::{Inbox, Progress, Submission};
 
 /// One read takes at most so much, unless a single frame is larger.
-const READ_BYTES: usize = 64 * 1024;
+const READ_BYTES: usize = 32 * 1024;
 /// Senders at a time: a worker thread of each `listen` has one connection.
 const SENDERS_MAX: usize = 1024;
 /// How long the accept rests when the process is out of descriptors.
@@ -108,12 +111,13 @@ impl Receiver {
 
 /// One sender's connection.
 struct Conversation {
-    stream: UnixStream,
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
     parts: Parts,
     splitter: LengthDelimitedCodec,
     read: BytesMut,
     out: BytesMut,
-    progress: Arc<Progress>,
+    progress: Rc<Progress>,
     submitted: u64,
     acknowledged: u64,
     has_greeted: bool,
@@ -125,13 +129,15 @@ impl Conversation {
         let mut out = BytesMut::new();
         let frame_bytes_max = u32::try_from(parts.frame_bytes_max).unwrap_or(u32::MAX);
         Frame::Hello(Hello { version: VERSION, frame_bytes_max }).encode(&mut out);
+        let (reader, writer) = stream.into_split();
         Self {
-            stream,
+            reader,
+            writer,
             splitter: frame::splitter(parts.frame_bytes_max),
             parts,
             read: BytesMut::new(),
             out,
-            progress: Arc::default(),
+            progress: Rc::default(),
             submitted: 0,
             acknowledged: 0,
             has_greeted: false,
@@ -156,12 +162,15 @@ impl Conversation {
             self.acknowledge();
             self.write()?;
             let silent_at = self.last_heard + SILENCE_MAX;
+            self.read.reserve(READ_BYTES);
             tokio::select! {
                 _ = stop.wait_for(|is_stopping| *is_stopping) => return self.say_goodbye().await,
                 () = self.progress.moved() => {}
-                ready = self.stream.writable(), if !self.out.is_empty() => ready?,
-                ready = self.stream.readable() => {
-                    ready?;
+                ready = self.writer.writable(), if !self.out.is_empty() => ready?,
+                read = self.reader.read_buf(&mut self.read) => {
+                    if read? == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
                     self.hear().await?;
                 }
                 () = sleep_until(silent_at) => return Err(io::Error::other("the sender is silent")),
@@ -169,15 +178,9 @@ impl Conversation {
         }
     }
 
-    /// Reads once, and hands over what came whole.
+    /// Hands over what has come whole.
     async fn hear(&mut self) -> io::Result<()> {
-        self.read.reserve(READ_BYTES);
-        match self.stream.try_read_buf(&mut self.read) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error),
-            Ok(_) => self.last_heard = Instant::now(),
-        }
+        self.last_heard = Instant::now();
         let mut events = Vec::new();
         let mut bytes = 0;
         // One look for all that came at once: a loop over single events must not ask anew.
@@ -221,7 +224,7 @@ impl Conversation {
             return Ok(());
         }
         self.parts.taken.inc_by(u64::try_from(events.len()).unwrap_or_default());
-        let progress = Arc::clone(&self.progress);
+        let progress = Rc::clone(&self.progress);
         let submission = Submission { events, bytes, last_number: self.submitted, progress };
         self.parts.inbox.submit(submission).await.map_err(io::Error::other)
     }
@@ -236,7 +239,7 @@ impl Conversation {
 
     fn write(&mut self) -> io::Result<()> {
         while !self.out.is_empty() {
-            match self.stream.try_write(&self.out) {
+            match self.writer.try_write(&self.out) {
                 Ok(written) => self.out.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
@@ -253,7 +256,7 @@ impl Conversation {
         self.acknowledge();
         Frame::Goodbye.encode(&mut self.out);
         while !self.out.is_empty() {
-            self.stream.writable().await?;
+            self.writer.writable().await?;
             self.write()?;
         }
         Ok(())

@@ -19,6 +19,7 @@ use crate::census::Census;
 use crate::disconnect::Disconnect;
 use crate::fatal::Fatal;
 use crate::hub::{Hub, SessionId};
+use crate::interest::Interest;
 use crate::log::Feed;
 use crate::metrics::Metrics;
 use crate::publication::Batch;
@@ -90,10 +91,10 @@ pub struct Limits {
 
 impl Worker {
     /// A worker without sessions.
-    pub fn new(shared: Shared, delivered: Counter) -> Rc<Self> {
+    pub fn new(shared: Shared, interest: Arc<Interest>, delivered: Counter) -> Rc<Self> {
         const SCRATCH_BYTES: usize = 16 * 1024;
         Rc::new(Self {
-            hub: RefCell::default(),
+            hub: RefCell::new(Hub::new(interest)),
             outputs: RefCell::default(),
             newcomers: RefCell::default(),
             arrivals: Cell::new(0),

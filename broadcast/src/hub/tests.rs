@@ -112,6 +112,19 @@ fn what_was_unsubscribed_or_left_gets_nothing_more() {
     assert_eq!(read(&outbox), "");
     assert!(!house.hub.contains(id));
     assert!(house.hub.exact.is_empty(), "nothing stays behind");
+    assert!(!house.hub.interest.is_any());
+}
+
+#[test]
+fn a_worker_is_interested_while_anybody_is_subscribed() {
+    let mut house = House::new();
+    let (first, _outbox) = house.client(&["a", "b.>"], 1000);
+    let (second, _outbox) = house.client(&["a"], 1000);
+    house.hub.unsubscribe(first, &pattern("a"));
+    house.hub.unsubscribe(second, &pattern("a"));
+    assert!(house.hub.interest.is_any());
+    house.hub.unsubscribe(first, &pattern("b.>"));
+    assert!(!house.hub.interest.is_any());
 }
 
 #[test]

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use tokio::net::UnixStream;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::codec::{Decoder as _, LengthDelimitedCodec};
@@ -148,7 +149,8 @@ async fn wait_and_expire(desk: &Desk, until: Instant) {
 /// One connection, from hello to its end.
 struct Conversation<'a> {
     desk: &'a Desk,
-    stream: UnixStream,
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
     splitter: LengthDelimitedCodec,
     read: BytesMut,
     out: BytesMut,
@@ -161,9 +163,11 @@ impl<'a> Conversation<'a> {
     /// Connects and exchanges hellos.
     async fn begin(desk: &'a Desk) -> io::Result<Self> {
         let LinkAddress::Unix(path) = &desk.settings.address;
+        let (reader, writer) = unix::connect(path, &desk.settings.uids).await?.into_split();
         let mut conversation = Self {
             desk,
-            stream: unix::connect(path, &desk.settings.uids).await?,
+            reader,
+            writer,
             splitter: frame::splitter(FRAME_BYTES_MAX),
             read: BytesMut::new(),
             out: BytesMut::new(),
@@ -196,8 +200,8 @@ impl<'a> Conversation<'a> {
                     _ => Err(io::Error::other("it does not begin with a hello")),
                 };
             }
-            self.stream.readable().await?;
-            self.fill()?;
+            self.read.reserve(READ_BYTES);
+            check_read(self.reader.read_buf(&mut self.read).await)?;
         }
     }
 
@@ -211,10 +215,13 @@ impl<'a> Conversation<'a> {
             }
             let ask_at = self.last_heard + if self.is_asked { SILENCE_MAX } else { ASK_AFTER };
             let next = self.desk.queue.borrow().next_deadline().unwrap_or(ask_at).min(ask_at);
+            self.read.reserve(READ_BYTES);
             let heard = tokio::select! {
                 biased;
-                ready = self.stream.readable() => ready.and_then(|()| self.hear()),
-                ready = self.stream.writable(), if !self.out.is_empty() => ready,
+                read = self.reader.read_buf(&mut self.read) => {
+                    check_read(read).and_then(|()| self.hear())
+                }
+                ready = self.writer.writable(), if !self.out.is_empty() => ready,
                 () = self.desk.waiting.notified() => Ok(()),
                 () = sleep_until(next) => Ok(()),
             };
@@ -246,7 +253,7 @@ impl<'a> Conversation<'a> {
     /// Writes what the socket takes.
     fn write(&mut self) -> io::Result<()> {
         while !self.out.is_empty() {
-            match self.stream.try_write(&self.out) {
+            match self.writer.try_write(&self.out) {
                 Ok(written) => bytes::Buf::advance(&mut self.out, written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
@@ -255,18 +262,8 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    /// Reads what has come.
-    fn fill(&mut self) -> io::Result<()> {
-        self.read.reserve(READ_BYTES);
-        match self.stream.try_read_buf(&mut self.read) {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-            _ => Ok(()),
-        }
-    }
-
+    /// Takes in what has come whole.
     fn hear(&mut self) -> io::Result<()> {
-        self.fill()?;
         while let Some(bytes) = self.splitter.decode(&mut self.read)? {
             self.last_heard = Instant::now();
             self.is_asked = false;
@@ -292,4 +289,9 @@ impl<'a> Conversation<'a> {
         }
         Ok(())
     }
+}
+
+/// A read of nothing is the end.
+fn check_read(read: io::Result<usize>) -> io::Result<()> {
+    if read? == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
