@@ -22,7 +22,6 @@ use crate::hub::{Hub, SessionId};
 use crate::interest::Interest;
 use crate::log::Feed;
 use crate::metrics::Metrics;
-use crate::publication::Batch;
 
 /// Batches that are published before what is due is written: a burst leaves in few writes.
 const BATCHES_A_TURN: usize = 32;
@@ -46,7 +45,8 @@ pub trait Output {
 /// One thread's share of the sessions.
 pub struct Worker {
     hub: RefCell<Hub>,
-    outputs: RefCell<BTreeMap<SessionId, Rc<dyn Output>>>,
+    /// By the numbers of their ids, which the hub gives again when they are free.
+    outputs: RefCell<Vec<Option<Rc<dyn Output>>>>,
     /// Sessions without a credential, the oldest first.
     newcomers: RefCell<BTreeMap<u64, SessionId>>,
     arrivals: Cell<u64>,
@@ -124,7 +124,13 @@ impl Worker {
     pub fn enter(&self, id: SessionId, output: Rc<dyn Output>) -> u64 {
         let arrival = self.arrivals.get();
         self.arrivals.set(arrival + 1);
-        self.outputs.borrow_mut().insert(id, output);
+        let mut outputs = self.outputs.borrow_mut();
+        if outputs.len() <= id.number() {
+            outputs.resize_with(id.number() + 1, || None);
+        }
+        if let Some(place) = outputs.get_mut(id.number()) {
+            *place = Some(output);
+        }
         arrival
     }
 
@@ -148,7 +154,9 @@ impl Worker {
     /// The connection has ended.
     pub fn leave(&self, id: SessionId, arrival: u64) {
         self.settle(arrival);
-        self.outputs.borrow_mut().remove(&id);
+        if let Some(place) = self.outputs.borrow_mut().get_mut(id.number()) {
+            *place = None;
+        }
     }
 
     /// Feeds the hub until the thread ends. Arms: the log has something; the tokens changed; time
@@ -162,15 +170,13 @@ impl Worker {
         loop {
             tokio::select! {
                 fed = feed.recv() => match fed {
-                    Some(Feed::Batch(batch)) => {
-                        let is_end = self.publish(&batch, &mut feed);
-                        drop(batch);
+                    Some(first) => {
+                        let is_end = self.publish(first, &mut feed).await;
                         self.flush(&mut due).await;
                         if is_end {
                             self.close();
                         }
                     }
-                    Some(Feed::End) => self.close(),
                     // The log has gone; the process is about to.
                     None => std::future::pending().await,
                 },
@@ -182,22 +188,28 @@ impl Worker {
         }
     }
 
-    /// Publishes a batch and those behind it; says whether the end came.
-    fn publish(&self, first: &Batch, feed: &mut mpsc::Receiver<Feed>) -> bool {
-        self.with_hub(|hub| hub.publish(first));
-        let mut is_end = false;
+    /// Publishes what has come; says whether the end was among it.
+    async fn publish(&self, first: Feed, feed: &mut mpsc::Receiver<Feed>) -> bool {
+        let mut is_end = self.take(first);
+        // Under load more comes while the other tasks have their turn, and leaves in the same
+        // write; without load, this costs a look at the sockets.
+        tokio::task::yield_now().await;
         for _ in 1..BATCHES_A_TURN {
-            match feed.try_recv() {
-                Ok(Feed::Batch(batch)) => self.with_hub(|hub| hub.publish(&batch)),
-                Ok(Feed::End) => {
-                    is_end = true;
-                    break;
-                }
-                Err(_) => break,
-            }
+            let Ok(next) = feed.try_recv() else { break };
+            is_end |= self.take(next);
         }
         self.delivered.inc_by(self.with_hub(Hub::take_deliveries));
         is_end
+    }
+
+    fn take(&self, fed: Feed) -> bool {
+        match fed {
+            Feed::Batch(batch) => {
+                self.with_hub(|hub| hub.publish(&batch));
+                false
+            }
+            Feed::End => true,
+        }
     }
 
     /// Writes what is due, in turns with the other tasks of the thread.
@@ -219,7 +231,7 @@ impl Worker {
     }
 
     fn output(&self, id: SessionId) -> Option<Rc<dyn Output>> {
-        self.outputs.borrow().get(&id).map(Rc::clone)
+        self.outputs.borrow().get(id.number()).cloned().flatten()
     }
 
     fn hang_up(&self, id: SessionId, disconnect: Disconnect) {
@@ -229,7 +241,7 @@ impl Worker {
     }
 
     fn outputs(&self) -> Vec<Rc<dyn Output>> {
-        self.outputs.borrow().values().map(Rc::clone).collect()
+        self.outputs.borrow().iter().flatten().map(Rc::clone).collect()
     }
 
     /// Judges all sessions by the tokens of now.

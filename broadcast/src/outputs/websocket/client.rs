@@ -300,7 +300,7 @@ impl Future for Client {
                 return Poll::Ready(());
             }
             let is_stuck = this.connection.poll_flush(cx).is_pending();
-            this.connection.outbox.set_stuck(is_stuck);
+            this.connection.set_stuck(is_stuck);
             let phase = this.connection.phase.get();
             let is_done = matches!(phase, Phase::Closed { .. }) && !is_stuck;
             if is_done || (this.is_deaf && !is_stuck) {

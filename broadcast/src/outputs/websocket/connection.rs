@@ -34,7 +34,7 @@ pub(super) struct Connection {
     pub(super) outbox: Rc<Outbox>,
     pub(super) native: RefCell<Native>,
     pub(super) phase: Cell<Phase>,
-    /// When a byte last moved, while some wait.
+    /// When a byte last moved, or the socket became full; of use only while it is.
     moved: Cell<Instant>,
     waker: RefCell<Option<Waker>>,
     pub(super) worker: Rc<Worker>,
@@ -85,6 +85,14 @@ impl Connection {
         }
     }
 
+    /// Takes note of whether the client's socket is full.
+    pub(super) fn set_stuck(&self, is_stuck: bool) {
+        if is_stuck && !self.outbox.is_stuck() {
+            self.moved.set(Instant::now());
+        }
+        self.outbox.set_stuck(is_stuck);
+    }
+
     /// When a byte last moved, if the client's socket is full.
     pub(super) fn stuck_since(&self) -> Option<Instant> {
         self.outbox.is_stuck().then(|| self.moved.get())
@@ -94,16 +102,18 @@ impl Connection {
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut socket = self.socket.borrow_mut();
         let mut socket = Pin::new(&mut *socket);
-        loop {
-            if self.outbox.bytes() == 0 {
-                break;
-            }
-            let written =
-                self.outbox.with_slices(|slices| socket.as_mut().poll_write_vectored(cx, slices));
+        while self.outbox.bytes() > 0 {
+            let written = self.outbox.with_slices(|slices| match slices {
+                // What waits is mostly in one piece, and the kernel takes that more cheaply.
+                [one] => socket.as_mut().poll_write(cx, one),
+                many => socket.as_mut().poll_write_vectored(cx, many),
+            });
             match written {
                 Poll::Ready(Ok(written)) if written > 0 => {
                     self.outbox.advance(written);
-                    self.moved.set(Instant::now());
+                    if self.outbox.is_stuck() {
+                        self.moved.set(Instant::now());
+                    }
                 }
                 Poll::Ready(_) => {
                     self.phase.set(Phase::Broken);
@@ -128,11 +138,8 @@ impl Connection {
 
     /// Queues an answer of our own; the client that has no room for it reads too slowly.
     pub(super) fn answer(&self, frame: Vec<u8>) {
-        let was_empty = self.outbox.bytes() == 0;
         if self.outbox.answer(frame).is_err() {
             self.hang_up(Disconnect::SlowConsumer);
-        } else if was_empty {
-            self.moved.set(Instant::now());
         }
     }
 
@@ -161,13 +168,8 @@ impl Output for Connection {
         if self.outbox.is_stuck() {
             return;
         }
-        if self.outbox.bytes() > 0 {
-            self.moved.set(Instant::now());
-        }
         let flushed = self.poll_flush(&mut Context::from_waker(Waker::noop()));
-        if flushed.is_pending() {
-            self.outbox.set_stuck(true);
-        }
+        self.set_stuck(flushed.is_pending());
         if flushed.is_pending() || self.phase.get() == Phase::Broken {
             self.wake();
         }

@@ -24,6 +24,9 @@ use crate::session::Session;
 /// WIRE §1.2: so many failed authentications end the connection.
 const FAILURES_MAX: u8 = 3;
 
+/// RFC 6455 §5.2: the longest header of a frame that is not masked.
+const HEADER_BYTES_MAX: usize = 10;
+
 /// Events as the 2018 service sent them.
 pub static FORMAT: Format = Format::native(encode_event);
 
@@ -280,6 +283,7 @@ fn encode_event(event: &Event, out: &mut Vec<u8>) {
     let data = event.data.as_ref().map(|data| data.as_bytes().as_ref());
     let length =
         START.len() + event_type.len() + data.map_or(0, |data| DATA.len() + data.len()) + 1;
+    out.reserve(length + HEADER_BYTES_MAX);
     push_header(length, out);
     out.extend_from_slice(START);
     out.extend_from_slice(event_type.as_bytes());
@@ -307,7 +311,7 @@ fn push_header(payload_bytes: usize, out: &mut Vec<u8>) {
 
 /// A frame of its own, such as an answer or a control frame.
 pub fn frame(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
-    let mut out = BytesMut::with_capacity(payload.len() + 10);
+    let mut out = BytesMut::with_capacity(payload.len() + HEADER_BYTES_MAX);
     Parser::write_message(&mut out, payload, opcode, true, false);
     out.into()
 }
