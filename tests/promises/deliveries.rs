@@ -67,8 +67,18 @@ async fn the_type_is_delivered_as_a_json_string() {
 async fn a_pattern_means_whole_tokens_and_always_itself() {
     let gateway = Gateway::open();
     let types = [
-        "order", "order.paid", "order.paid.twice", "order.", "order.*", "order.>", "orders.paid",
-        "Order.paid", "*", ">", ">.a", "order.x*",
+        "order",
+        "order.paid",
+        "order.paid.twice",
+        "order.",
+        "order.*",
+        "order.>",
+        "orders.paid",
+        "Order.paid",
+        "*",
+        ">",
+        ">.a",
+        "order.x*",
     ];
     for (pattern, expected) in [
         ("order", vec!["order"]),

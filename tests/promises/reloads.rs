@@ -98,7 +98,7 @@ async fn each_live_session_is_judged_by_what_its_token_may_do_now() {
     let gateway = House::new()
         .with_tokens(&lines(
             "withdrawn-0123456789\nexpired-0123456789\nnarrowed-0123456789\n\
-             untouched-0123456789 subscribe=order.>\nidle-0123456789\n\
+             untouched-0123456789 subscribe=order.>\nidling-0123456789\n\
              spared-0123456789\nwidened-0123456789 subscribe=order.>\nanonymous",
         ))
         .open();
@@ -109,7 +109,7 @@ async fn each_live_session_is_judged_by_what_its_token_may_do_now() {
     let withdrawn = subscribe("withdrawn", &["order.paid"]).await;
     let expired = subscribe("expired", &["order.paid"]).await;
     let narrowed = subscribe("narrowed", &["order.paid", "other"]).await;
-    let idle = subscribe("idle", &[]).await;
+    let idle = subscribe("idling", &[]).await;
     let mut nobody = Subscriber::connect(&gateway.broadcast).await;
     assert_eq!(nobody.ask(r#"{"events":["order.paid"]}"#).await, said("init", "OK"));
     let mut stay = Vec::new();

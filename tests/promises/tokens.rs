@@ -29,9 +29,9 @@ fn in_seconds(seconds: i64) -> Timestamp {
 async fn lines_end_in_lf_crlf_or_cr_and_blanks_comments_and_a_byte_order_mark_are_skipped() {
     let text = "\u{feff}first-0123456789\r\nsecond-0123456789\rthird-0123456789\n\n \t \n\
                 # comment-0123456789\n  #indented-0123456789\n  blanks-0123456789 \t\n\
-                \ttabs-0123456789\tname=tabs\nümläut-0123456789\nlast-0123456789";
+                \ttabbed-0123456789\tname=tabs\nümläut-0123456789\nfinal-0123456789";
     let gateway = House::new().with_tokens(text).open();
-    for name in ["first", "second", "third", "blanks", "tabs", "ümläut", "last"] {
+    for name in ["first", "second", "third", "blanks", "tabbed", "ümläut", "final"] {
         let token = format!("{name}-0123456789");
         assert_eq!(codes(&gateway, &token, "a").await, both("OK", "OK"), "{token}");
     }
