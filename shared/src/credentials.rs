@@ -11,6 +11,9 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use subtle::ConstantTimeEq;
 
+/// WIRE §1.1: a shorter token is no token.
+pub const SECRET_CHARS_MIN: usize = 16;
+
 /// What was shown as a proof of identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
@@ -64,18 +67,22 @@ impl Credentials {
 /// The digests of what a secret that was shown can mean.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Presented {
-    raw: Digest,
+    raw: Option<Digest>,
     decoded: Option<Digest>,
 }
 
 impl Presented {
     fn from_basic(secret: &str) -> Self {
-        Self { raw: Digest::of(secret), decoded: decode_basic(secret).map(|it| Digest::of(&it)) }
+        // A hashed line may hold the digest of anything: the length is judged here, or nowhere.
+        let digest_of =
+            |secret: &str| (secret.chars().count() >= SECRET_CHARS_MIN).then(|| Digest::of(secret));
+        let decoded = decode_basic(secret).and_then(|decoded| digest_of(&decoded));
+        Self { raw: digest_of(secret), decoded }
     }
 
     /// The digests to look for, in order: the text itself, then what base64 made of it.
     pub fn digests(&self) -> impl Iterator<Item = &Digest> {
-        std::iter::once(&self.raw).chain(&self.decoded)
+        self.raw.iter().chain(&self.decoded)
     }
 }
 
@@ -158,6 +165,15 @@ mod tests {
             let digests = digests(&format!("Basic {secret}"));
             assert_eq!(digests, [Digest::of(secret), Digest::of("0123456789abcdef")]);
         }
+    }
+
+    #[test]
+    fn a_secret_under_16_characters_has_no_digest() {
+        // base64 of ":0123456789abcde"
+        let (raw, base64) = ("Basic 0123456789abcde", "Basic OjAxMjM0NTY3ODlhYmNkZQ==");
+        assert_eq!(digests(raw), []);
+        let only_raw = Digest::of("OjAxMjM0NTY3ODlhYmNkZQ==");
+        assert_eq!(digests(base64), [only_raw]);
     }
 
     #[test]

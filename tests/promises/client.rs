@@ -1,10 +1,11 @@
 //! Publishers and subscribers, by libraries that nobody here wrote.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
@@ -22,6 +23,48 @@ pub fn post_as(gateway: &Gateway, token: &str, body: impl Into<reqwest::Body>) -
         .post(gateway.event_url())
         .header("authorization", format!("Basic {token}"))
         .body(body)
+}
+
+/// `POST /event` with any value of `Authorization`, or none.
+pub fn post_with(gateway: &Gateway, authorization: Option<&str>, body: &str) -> RequestBuilder {
+    let request = reqwest::Client::new().post(gateway.event_url()).body(body.to_owned());
+    match authorization {
+        Some(authorization) => request.header("authorization", authorization),
+        None => request,
+    }
+}
+
+/// The body of an answer that says nothing but a code.
+pub fn code(code: &str) -> String {
+    format!(r#"{{"code":"{code}"}}"#)
+}
+
+/// A WebSocket's answer to a message of this kind.
+pub fn said(kind: &str, code: &str) -> String {
+    format!(r#"{{"type":"{kind}","code":"{code}"}}"#)
+}
+
+/// An event as a session sees it.
+pub fn event(event_type: &str, data: &str) -> String {
+    format!(r#"{{"type":"event","event":"{event_type}","data":{data}}}"#)
+}
+
+/// An init message; `events` is JSON.
+pub fn init(token: &str, events: &str) -> String {
+    format!(r#"{{"authentication":"Basic {token}","events":{events}}}"#)
+}
+
+/// Publishes until this is the answer: for what becomes so within a moment.
+pub async fn wait_for_answer(gateway: &Gateway, token: &str, status: u16) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let response = post_as(gateway, token, r#"{"event":"a"}"#).send().await.unwrap();
+        if response.status() == status {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{} never became {status}", response.status());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Publishes, and expects that it is taken.
@@ -51,10 +94,22 @@ impl Subscriber {
         Self { socket }
     }
 
+    /// Connects with a credential in the upgrade.
+    pub async fn connect_as(broadcast: &Process, path: &str, authorization: &str) -> Self {
+        let mut request = (broadcast.ws_url() + path).into_client_request().unwrap();
+        request.headers_mut().insert("authorization", authorization.parse().unwrap());
+        Self { socket: connect_async(request).await.unwrap().0 }
+    }
+
     /// Connects and subscribes with the token that may do everything.
     pub async fn subscribe(broadcast: &Process, events: &[&str]) -> Self {
+        Self::subscribe_as(broadcast, TOKEN, events).await
+    }
+
+    /// Connects and subscribes with a token.
+    pub async fn subscribe_as(broadcast: &Process, token: &str, events: &[&str]) -> Self {
         let mut subscriber = Self::connect(broadcast).await;
-        assert_eq!(subscriber.init(TOKEN, events).await, r#"{"type":"init","code":"OK"}"#);
+        assert_eq!(subscriber.init(token, events).await, said("init", "OK"));
         subscriber
     }
 
@@ -110,7 +165,7 @@ impl Subscriber {
     /// That no event has come: whatever was sent before is behind the answer to this message.
     pub async fn assert_nothing_came(&mut self) {
         let answer = self.ask(r#"{"type":"unsubscribe","events":[]}"#).await;
-        assert_eq!(answer, r#"{"type":"unsubscribe","code":"OK"}"#);
+        assert_eq!(answer, said("unsubscribe", "OK"));
     }
 
     async fn receive(&mut self) -> Option<Result<Message, Error>> {

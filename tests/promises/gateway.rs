@@ -225,6 +225,25 @@ impl Process {
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
+    /// The status and body of `/readyz`.
+    pub async fn readiness(&self) -> (u16, String) {
+        let response = reqwest::get(format!("{}/readyz", self.admin_url())).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// Waits until what `/readyz` says fits.
+    pub async fn wait_for_readiness(&self, what: &str, fits: impl Fn(u16, &str) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (status, body) = self.readiness().await;
+            if fits(status, &body) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "never became {what}: {status} {body}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Waits until a metric has this value.
     pub async fn wait_for_metric(&self, name: &str, expected: f64) {
         let deadline = Instant::now() + PATIENCE;

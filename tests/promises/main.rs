@@ -8,5 +8,12 @@ mod client;
 mod gateway;
 mod wire;
 
+mod closes;
+mod deliveries;
+mod logins;
 mod publish;
+mod publish_bodies;
+mod publish_link;
+mod reloads;
 mod subscribe;
+mod tokens;

@@ -39,6 +39,13 @@ impl Wire {
         String::from_utf8(head).unwrap()
     }
 
+    /// Connects, sends a request, and reads its answer.
+    pub async fn exchange(process: &Process, request: impl AsRef<[u8]>) -> (String, String) {
+        let mut wire = Self::connect(process).await;
+        wire.send(request).await;
+        wire.read_answer().await
+    }
+
     /// Reads one answer with a Content-Length: its head and its body.
     pub async fn read_answer(&mut self) -> (String, String) {
         let head = self.read_head().await;
@@ -137,4 +144,20 @@ pub fn event_request(body: &str) -> String {
         "POST /event HTTP/1.1\r\nHost: test\r\nAuthorization: Basic {TOKEN}\r\n\
          Content-Length: {length}\r\n\r\n{body}"
     )
+}
+
+/// The head of a `POST /event`, with further header lines, each with its line end.
+pub fn event_head(token: &str, more: &str) -> String {
+    format!("POST /event HTTP/1.1\r\nHost: test\r\nAuthorization: Basic {token}\r\n{more}\r\n")
+}
+
+/// The status of an answer.
+pub fn status(head: &str) -> u16 {
+    head.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// The value of a header.
+pub fn header_of<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+    lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }

@@ -10,14 +10,11 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use jiff::Timestamp;
 
-use crate::credentials::Digest;
+use crate::credentials::{Digest, SECRET_CHARS_MIN};
 use crate::event::Time;
 use crate::pattern::Pattern;
 use crate::principal::{Grant, Principal};
 use crate::tokens::Tokens;
-
-/// WIRE §1.1: a shorter token is no token.
-pub const SECRET_CHARS_MIN: usize = 16;
 
 /// A name is shown in logs and metrics and becomes part of `source`.
 const NAME_CHARS_MAX: usize = 128;
