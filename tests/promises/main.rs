@@ -6,7 +6,20 @@
 
 mod client;
 mod gateway;
+mod link_proxy;
+mod measures;
 mod wire;
 
+mod connections;
+mod faults;
+mod http_limits;
+mod link;
+mod operations;
+mod origins;
 mod publish;
+mod secrets;
+mod settings;
+mod stop;
 mod subscribe;
+mod tls;
+mod websocket_limits;
