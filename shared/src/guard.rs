@@ -72,7 +72,8 @@ impl Guard {
     /// Answers a violation, where nothing was answered yet, and ends the connection.
     fn refuse(&mut self, cx: &mut Context<'_>, violation: Violation) -> io::Error {
         log::debug!("a client was let go: {violation}");
-        if !self.is_answered {
+        // A head that fails is a request of its own, whatever was answered before it.
+        if !self.is_answered || violation != Violation::BodyTimeout {
             self.discard(cx);
             // Best effort: the socket's buffer is empty, and the connection ends anyway.
             let _ = Pin::new(&mut self.socket).poll_write(cx, violation.answer());
