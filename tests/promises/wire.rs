@@ -89,7 +89,7 @@ impl Wire {
 
     /// Whether the other side has neither sent nor ended anything for so long.
     pub async fn is_quiet_for(&mut self, duration: Duration) -> bool {
-        tokio::time::timeout(duration, self.stream.readable()).await.is_err()
+        tokio::time::timeout(duration, self.stream.peek(&mut [0])).await.is_err()
     }
 
     /// Reads one frame from the server: its first byte and its payload.
