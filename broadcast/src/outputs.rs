@@ -48,7 +48,9 @@ pub async fn answer(
         Err(refusal) => outputs.refuse(refusal),
     };
     let is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if !is_upgraded && (outputs.occupancy.is_draining() || is_refused(&request)) {
+    // Whoever asks to upgrade has left the HTTP server: there is no next request.
+    let is_last = request.extensions().get::<CanUpgrade>().is_some();
+    if !is_upgraded && (is_last || outputs.occupancy.is_draining() || is_refused(&request)) {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
     response

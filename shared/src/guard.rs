@@ -34,8 +34,8 @@ pub struct Guard {
     follower: Follower,
     read_timer: Option<Pin<Box<Sleep>>>,
     write_timer: Option<Pin<Box<Sleep>>>,
-    /// Something was written since the last head was complete.
-    is_answered: bool,
+    /// A head is complete, and nothing was written since.
+    owes_answer: bool,
     /// Bytes of a body that came after its answer.
     unwanted: usize,
     leash: Rc<Leash>,
@@ -50,7 +50,7 @@ impl Guard {
             follower: Follower::new(Instant::now()),
             read_timer: None,
             write_timer: None,
-            is_answered: false,
+            owes_answer: false,
             unwanted: 0,
             leash,
             admission,
@@ -72,11 +72,13 @@ impl Guard {
         (self.socket, self.admission)
     }
 
-    /// Answers a violation, where nothing was answered yet, and ends the connection.
+    /// Answers a violation, where it can be told apart from other answers, and ends the connection.
     fn refuse(&mut self, cx: &mut Context<'_>, violation: Violation) -> io::Error {
         log::debug!("a client was let go: {violation}");
         self.admission.note(violation);
-        if !self.is_answered {
+        // A body that fails belongs to a request that waits for its answer; a head that fails is a
+        // request of its own, and must not be answered before one that came earlier.
+        if self.owes_answer == (violation == Violation::BodyTimeout) {
             self.discard(cx);
             // Best effort: the socket's buffer is empty, and the connection ends anyway.
             let _ = Pin::new(&mut self.socket).poll_write(cx, violation.answer());
@@ -121,7 +123,7 @@ impl Guard {
     fn note_written(&mut self, buf: &[u8]) {
         self.write_timer = None;
         // An interim answer is none (RFC 9110 §15.2).
-        self.is_answered |= !buf.starts_with(b"HTTP/1.1 100 ");
+        self.owes_answer &= buf.starts_with(b"HTTP/1.1 100 ");
     }
 }
 
@@ -142,8 +144,8 @@ impl AsyncRead for Guard {
         let this = &mut *self;
         match this.follower.see(new, Instant::now()) {
             Ok(heads) => {
-                this.is_answered &= heads == 0;
-                let is_unwanted = this.is_answered && !this.follower.is_idle();
+                this.owes_answer |= heads > 0;
+                let is_unwanted = !this.owes_answer && !this.follower.is_idle();
                 this.unwanted = if is_unwanted { this.unwanted + new.len() } else { 0 };
                 if this.unwanted > DISCARD_BYTES_MAX {
                     return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));

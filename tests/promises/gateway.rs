@@ -124,17 +124,33 @@ pub struct Process {
 impl Process {
     /// Starts it, and waits until its doors are open.
     pub fn start(name: &'static str, settings: &Settings) -> Self {
-        let mut process = Self::spawn(name, settings);
+        Self::spawn(name, settings).opened()
+    }
+
+    /// Starts it under a limit of descriptors, and waits until its doors are open.
+    pub fn start_limited(name: &'static str, settings: &Settings, descriptors: u32) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        shell.arg("-c").arg(format!("ulimit -n {descriptors}; exec \"$0\"")).arg(binary(name));
+        Self::run(name, shell, settings).opened()
+    }
+
+    fn opened(mut self) -> Self {
+        let name = self.name;
+        let process = &mut self;
         let opened = process.wait_for_log(&format!("{name} is open"));
         let opened: Value = serde_json::from_str(&opened).unwrap();
         process.address = opened["address"].as_str().unwrap().parse().unwrap();
         process.admin = opened["admin"].as_str().unwrap().parse().unwrap();
-        process
+        self
     }
 
     /// Starts it, and waits for nothing.
     pub fn spawn(name: &'static str, settings: &Settings) -> Self {
-        let mut child = Command::new(binary(name))
+        Self::run(name, Command::new(binary(name)), settings)
+    }
+
+    fn run(name: &'static str, mut command: Command, settings: &Settings) -> Self {
+        let mut child = command
             .env_clear()
             .envs(settings)
             .stdin(Stdio::null())
@@ -152,6 +168,10 @@ impl Process {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let is_tls = settings.get("HTTPS_ENABLE").is_some_and(|it| it == "true");
         Self { name, child, log, address: nowhere, admin: nowhere, is_tls }
+    }
+
+    pub fn is_listen(&self) -> bool {
+        self.name == "listen"
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -6,14 +6,27 @@
 
 mod client;
 mod gateway;
+mod link_proxy;
+mod measures;
 mod wire;
 
 mod closes;
+mod connections;
 mod deliveries;
+mod faults;
+mod http_limits;
+mod link;
 mod logins;
+mod operations;
+mod origins;
 mod publish;
 mod publish_bodies;
 mod publish_link;
 mod reloads;
+mod secrets;
+mod settings;
+mod stop;
 mod subscribe;
+mod tls;
 mod tokens;
+mod websocket_limits;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::gateway::{PATIENCE, Process, TOKEN};
 
@@ -24,6 +24,27 @@ impl Wire {
         let head = wire.read_head().await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         wire
+    }
+
+    /// A session that is subscribed, on a socket with the least room to receive. What it does not
+    /// read fills the other side's queues soon.
+    pub async fn subscribe_narrow(broadcast: &Process, events: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(1).unwrap();
+        let mut wire = Self { stream: socket.connect(broadcast.address()).await.unwrap() };
+        wire.send(upgrade_request("/", "")).await;
+        let head = wire.read_head().await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        wire.log_in(events).await;
+        wire
+    }
+
+    /// Sends an init message with the token that may do everything, and reads its `OK`.
+    pub async fn log_in(&mut self, events: &str) {
+        let init = format!(r#"{{"authentication":"Basic {TOKEN}","events":{events}}}"#);
+        self.send(frame(0x81, init.as_bytes())).await;
+        let (_, answer) = self.read_frame().await;
+        assert_eq!(String::from_utf8_lossy(&answer), r#"{"type":"init","code":"OK"}"#);
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -75,7 +96,7 @@ impl Wire {
 
     /// Whether the other side has neither sent nor ended anything for so long.
     pub async fn is_quiet_for(&mut self, duration: Duration) -> bool {
-        tokio::time::timeout(duration, self.stream.readable()).await.is_err()
+        tokio::time::timeout(duration, self.stream.peek(&mut [0])).await.is_err()
     }
 
     /// Reads one frame from the server: its first byte and its payload.
