@@ -77,6 +77,9 @@ impl Outbox {
 
     /// Queues one frame out of many.
     ///
+    /// The bound holds while the client's socket takes nothing. Until then the reader is not slow,
+    /// we have not written yet; what one turn of the worker publishes is bounded there.
+    ///
     /// # Errors
     ///
     /// [`SlowConsumer`] if it does not fit; an empty outbox takes any one frame. From then on the
@@ -85,7 +88,8 @@ impl Outbox {
     pub fn offer(&self, frames: &Arc<Frames>, index: usize) -> Result<(), SlowConsumer> {
         let (start, end) = frames.range(index);
         let bytes = self.bytes.get() + (end - start);
-        if self.is_overflown.get() || (bytes > self.bytes_max && self.bytes.get() > 0) {
+        let is_full = self.is_stuck.get() && self.bytes.get() > 0 && bytes > self.bytes_max;
+        if self.is_overflown.get() || is_full {
             self.is_overflown.set(true);
             return Err(SlowConsumer);
         }

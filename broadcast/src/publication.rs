@@ -36,11 +36,15 @@ pub struct Batch {
     events: Vec<Event>,
     native: OnceLock<Arc<Frames>>,
     memory: Arc<Memory>,
-    #[expect(dead_code, reason = "on the account until it is dropped")]
     held: Held,
 }
 
 impl Batch {
+    /// What the events occupy, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.held.bytes()
+    }
+
     /// Puts events in their order; the first has `first_offset`, each further one the next.
     pub fn new(first_offset: u64, events: Vec<Event>, memory: &Arc<Memory>) -> Self {
         let held = memory.hold(events.iter().map(Event::size).sum());

@@ -23,8 +23,9 @@ use crate::interest::Interest;
 use crate::log::Feed;
 use crate::metrics::Metrics;
 
-/// Batches that are published before what is due is written: a burst leaves in few writes.
-const BATCHES_A_TURN: usize = 32;
+/// Bytes that are published before what is due is written, but for the batch that passes them: a
+/// burst leaves in few writes, and an outbox never holds more than this beyond its bound.
+const BYTES_A_TURN: usize = 1024 * 1024;
 /// Outboxes that are emptied before the other tasks of the thread have a turn.
 const FLUSHES_A_TURN: usize = 64;
 /// How often expiring credentials are judged.
@@ -190,25 +191,27 @@ impl Worker {
 
     /// Publishes what has come; says whether the end was among it.
     async fn publish(&self, first: Feed, feed: &mut mpsc::Receiver<Feed>) -> bool {
-        let mut is_end = self.take(first);
+        let mut turn = Turn::default();
+        self.take(first, &mut turn);
         // Under load more comes while the other tasks have their turn, and leaves in the same
         // write; without load, this costs a look at the sockets.
         tokio::task::yield_now().await;
-        for _ in 1..BATCHES_A_TURN {
-            let Ok(next) = feed.try_recv() else { break };
-            is_end |= self.take(next);
+        while turn.bytes < BYTES_A_TURN
+            && let Ok(next) = feed.try_recv()
+        {
+            self.take(next, &mut turn);
         }
         self.delivered.inc_by(self.with_hub(Hub::take_deliveries));
-        is_end
+        turn.is_end
     }
 
-    fn take(&self, fed: Feed) -> bool {
+    fn take(&self, fed: Feed, turn: &mut Turn) {
         match fed {
             Feed::Batch(batch) => {
+                turn.bytes += batch.bytes();
                 self.with_hub(|hub| hub.publish(&batch));
-                false
             }
-            Feed::End => true,
+            Feed::End => turn.is_end = true,
         }
     }
 
@@ -271,6 +274,13 @@ impl Worker {
             output.hang_up(Disconnect::Restarting);
         }
     }
+}
+
+/// What was published since the outboxes were written.
+#[derive(Debug, Default)]
+struct Turn {
+    bytes: usize,
+    is_end: bool,
 }
 
 impl std::fmt::Debug for Worker {

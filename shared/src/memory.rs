@@ -52,6 +52,11 @@ pub struct Held {
 }
 
 impl Held {
+    /// How many bytes they are.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Changes how many bytes they are.
     pub fn resize(&mut self, bytes: usize) {
         self.memory.held.fetch_add(bytes, Ordering::Relaxed);

@@ -74,6 +74,7 @@ fn read(outbox: &Outbox) -> String {
 fn a_slow_consumer_overflows_alone() {
     let mut house = House::new();
     let (slow, unread) = house.client(&["a"], 4);
+    unread.set_stuck(true);
     let (quick, inbox) = house.client(&["a"], 100);
     house.publish(&["a", "a", "a"]);
     assert!(unread.is_overflown());

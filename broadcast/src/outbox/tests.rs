@@ -61,6 +61,7 @@ fn what_was_written_is_taken_off_wherever_it_was_cut() {
 fn a_full_outbox_takes_nothing_more_but_an_empty_one_any_one_frame() {
     let memory = memory();
     let outbox = Outbox::new(4, &memory);
+    outbox.set_stuck(true);
     let batch = frames(&["123456", "7", "8"], &memory);
     assert_eq!(outbox.offer(&batch, 0), Ok(()));
     assert_eq!(outbox.offer(&batch, 1), Err(SlowConsumer));
@@ -70,9 +71,21 @@ fn a_full_outbox_takes_nothing_more_but_an_empty_one_any_one_frame() {
 }
 
 #[test]
+fn a_client_whose_socket_still_takes_bytes_is_not_slow() {
+    let memory = memory();
+    let outbox = Outbox::new(4, &memory);
+    let batch = frames(&["1234", "5678", "9"], &memory);
+    assert_eq!(outbox.offer(&batch, 0), Ok(()));
+    assert_eq!(outbox.offer(&batch, 1), Ok(()));
+    outbox.set_stuck(true);
+    assert_eq!(outbox.offer(&batch, 2), Err(SlowConsumer));
+}
+
+#[test]
 fn the_bound_is_inclusive() {
     let memory = memory();
     let outbox = Outbox::new(4, &memory);
+    outbox.set_stuck(true);
     let batch = frames(&["12", "34", "5"], &memory);
     assert_eq!(outbox.offer(&batch, 0), Ok(()));
     assert_eq!(outbox.offer(&batch, 1), Ok(()));
