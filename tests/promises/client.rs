@@ -137,29 +137,35 @@ impl Subscriber {
         }
     }
 
-    /// The next message, but for pings.
+    /// The next message, but for pings, which must not make the wait for it any longer.
     pub async fn next(&mut self) -> Message {
-        loop {
-            match self.receive().await.expect("the connection ended").unwrap() {
-                Message::Ping(_) => {}
-                message => return message,
+        let next = async {
+            loop {
+                match self.receive().await.expect("the connection ended").unwrap() {
+                    Message::Ping(_) => {}
+                    message => return message,
+                }
             }
-        }
+        };
+        tokio::time::timeout(PATIENCE, next).await.expect("nothing came")
     }
 
     /// The code and the reason of the server's Close, whatever comes before it.
     pub async fn closed(mut self) -> (u16, String) {
-        loop {
-            match self.receive().await {
-                Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
-                    return (code.into(), reason.to_string());
+        let closed = async {
+            loop {
+                match self.receive().await {
+                    Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
+                        return (code.into(), reason.to_string());
+                    }
+                    Some(Ok(Message::Close(None))) | None | Some(Err(_)) => {
+                        panic!("the connection ended without a Close that says why");
+                    }
+                    Some(Ok(_)) => {}
                 }
-                Some(Ok(Message::Close(None))) | None | Some(Err(_)) => {
-                    panic!("the connection ended without a Close that says why");
-                }
-                Some(Ok(_)) => {}
             }
-        }
+        };
+        tokio::time::timeout(PATIENCE, closed).await.expect("no Close came")
     }
 
     /// That no event has come: whatever was sent before is behind the answer to this message.
@@ -169,7 +175,7 @@ impl Subscriber {
     }
 
     async fn receive(&mut self) -> Option<Result<Message, Error>> {
-        tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("nothing came")
+        self.socket.next().await
     }
 }
 

@@ -139,6 +139,37 @@ async fn the_credential_is_judged_before_the_body_comes() {
     }
 }
 
+/// What is wrong with a token is for nobody to learn.
+#[tokio::test]
+async fn refused_tokens_look_alike() {
+    let tokens = "0123456789abcdef-expired expires=2020-01-01T00:00:00Z\nshort\n";
+    let gateway = House::new().with_tokens(tokens).open();
+    let mut seen = Vec::new();
+    for token in ["0123456789abcdef-unknown", "0123456789abcdef-expired", "short", "a b"] {
+        let request = event_head(token, "Content-Length: 2\r\n") + "{}";
+        let (head, body) = Wire::exchange(&gateway.listen, request).await;
+        let lines = head.lines().filter(|line| !line.to_lowercase().starts_with("date: "));
+        seen.push((lines.map(str::to_owned).collect::<Vec<_>>(), body));
+    }
+    assert!(seen.iter().all(|answer| *answer == seen[0]), "{seen:#?}");
+    assert!(!seen[0].0.iter().any(|line| line.to_lowercase().starts_with("www-authenticate")));
+}
+
+/// The HTTP library asks for the body before anybody has judged the head (RFC 9110 §10.1.1 lets
+/// it); the refusal does not wait for it.
+#[tokio::test]
+async fn a_stranger_that_expects_100_continue_is_refused_without_its_body() {
+    let gateway = Gateway::open();
+    let more = "Content-Length: 1000\r\nExpect: 100-continue\r\n";
+    let mut wire = Wire::connect(&gateway.listen).await;
+    wire.send(event_head("0123456789abcdef-unknown", more)).await;
+    let (mut head, mut body) = wire.read_answer().await;
+    if status(&head) == 100 {
+        (head, body) = wire.read_answer().await;
+    }
+    assert_eq!((status(&head), body), (403, code("UNAUTHENTICATED")));
+}
+
 /// A request with every fault loses them one by one, and each answer names the next.
 #[tokio::test]
 async fn checks_stand_in_order_path_method_credential_encoding_size_body_grant() {
