@@ -89,7 +89,12 @@ impl House {
     pub fn open(self) -> Gateway {
         let broadcast = self.broadcast();
         let listen = self.listen();
-        listen.wait_for_log("the link is up");
+        // Each worker has a link of its own.
+        let cores = || std::thread::available_parallelism().unwrap().get();
+        let workers = self.settings.get("WORKERS").map_or_else(cores, |it| it.parse().unwrap());
+        wait_for("all links", || {
+            (listen.log().matches("the link is up").count() >= workers).then_some(())
+        });
         Gateway { broadcast, listen, house: self }
     }
 }
