@@ -3,7 +3,9 @@
 //! Flag before environment before default. A value that is given and wrong stops the process:
 //! nothing is guessed.
 
+use std::error::Error as _;
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +13,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, ValueEnum};
 use jiff::SignedDuration;
 
@@ -171,12 +173,42 @@ fn parse_filter(text: &str) -> Result<String, String> {
 /// The exit code, after help, version, or one sentence on what is wrong was printed.
 pub fn read<P: Parser>(arguments: impl IntoIterator<Item = OsString>) -> Result<P, ExitCode> {
     P::try_parse_from(arguments).map_err(|error| {
-        let is_asked_for =
-            matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
         // Nothing is left to be done about a terminal that is gone.
-        let _ = error.print();
-        if is_asked_for { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
+        let is_fault = error.use_stderr()
+            && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+        if is_fault {
+            let _ = writeln!(std::io::stderr(), "{}", describe(&error));
+        } else {
+            let _ = error.print();
+        }
+        if error.use_stderr() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::SUCCESS }
     })
+}
+
+/// One sentence that names the setting. HARDENING: no argument is ever printed, for it may be a
+/// token that somebody put in the wrong place; so this is not clap's own text.
+fn describe(error: &clap::Error) -> String {
+    let named = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(named)) => named.as_str(),
+        _ => "",
+    };
+    if error.kind() == ErrorKind::UnknownArgument {
+        return "an argument is unknown; --help shows those that there are".to_owned();
+    }
+    let flag = named.split(' ').next().unwrap_or_default();
+    let setting = flag.trim_start_matches('-').to_uppercase().replace('-', "_");
+    let fault = match (error.source(), error.get(ContextKind::ValidValue)) {
+        (Some(fault), _) => fault.to_string(),
+        (None, Some(ContextValue::Strings(values))) if !values.is_empty() => {
+            format!("write {}", values.join(" or "))
+        }
+        _ => error.kind().as_str().unwrap_or("it cannot be read").to_owned(),
+    };
+    match flag.starts_with("--") {
+        true => format!("{setting} ({flag}): {fault}"),
+        // A word that is no flag: which one it is, --help can tell.
+        false => format!("{fault}; --help shows how it is written"),
+    }
 }
 
 #[cfg(test)]
