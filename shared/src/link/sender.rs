@@ -377,7 +377,12 @@ impl<'a> Conversation<'a> {
                 ready = self.stream.readable() => ready.and_then(|()| self.hear()),
                 ready = self.stream.writable(), if !self.out.is_empty() => ready,
                 () = self.queue.waiting.notified() => Ok(()),
-                () = sleep_until(next) => Ok(()),
+                () = sleep_until(next) => {
+                    // After a SIGCONT the timers are due before the event loop has looked at the
+                    // sockets (epoll_wait ends with EINTR): it looks once before anything expires.
+                    tokio::task::yield_now().await;
+                    self.hear()
+                }
             };
             if let Err(error) = heard {
                 return error;
