@@ -368,7 +368,7 @@ impl<'a> Conversation<'a> {
     async fn run(mut self) -> io::Error {
         loop {
             if let Err(error) = self.turn() {
-                return error;
+                return self.hear_out().await.unwrap_or(error);
             }
             let ask_at = self.last_heard + if self.is_asked { SILENCE_MAX } else { ASK_AFTER };
             let next = self.queue.entries.borrow().next_deadline().unwrap_or(ask_at).min(ask_at);
@@ -388,6 +388,20 @@ impl<'a> Conversation<'a> {
                 return error;
             }
         }
+    }
+
+    /// Nothing can be written any more. What broadcast said before it hung up still counts: its
+    /// last receipts, and that it took nothing after them.
+    async fn hear_out(&mut self) -> Option<io::Error> {
+        let heard = async {
+            loop {
+                if let Err(error) = self.stream.readable().await.and_then(|()| self.hear()) {
+                    return error;
+                }
+            }
+        };
+        // Who hung up has said all there is; a socket that fails otherwise is not waited for.
+        timeout(HELLO_TIMEOUT, heard).await.ok()
     }
 
     /// What there is to do whenever the task runs.
