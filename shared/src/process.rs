@@ -1,7 +1,7 @@
 //! What both processes do from their start to their end.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -28,6 +28,10 @@ pub fn run(common: &Common, main: impl Future<Output = Result<(), StartError>>) 
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error}");
+            if !log::log_enabled!(log::Level::Error) {
+                // Why a process does not start is said even where nothing is logged.
+                let _ = writeln!(io::stderr(), "{error}");
+            }
             error.exit_code()
         }
     }

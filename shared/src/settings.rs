@@ -3,7 +3,9 @@
 //! Flag before environment before default. A value that is given and wrong stops the process:
 //! nothing is guessed.
 
+use std::error::Error as _;
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -152,8 +154,11 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
 /// The fault of the first value that is wrong.
 pub fn parse_list<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<List<T>, String> {
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-    let values: Result<Vec<T>, String> = parts
-        .map(|part| part.parse().map_err(|fault: T::Err| format!("{part}: {fault}")))
+    let values: Result<Vec<T>, String> = (1..)
+        .zip(parts)
+        .map(|(number, part)| {
+            part.parse().map_err(|fault: T::Err| format!("value {number}: {fault}"))
+        })
         .collect();
     values.map(List)
 }
@@ -171,35 +176,42 @@ fn parse_filter(text: &str) -> Result<String, String> {
 /// The exit code, after help, version, or one sentence on what is wrong was printed.
 pub fn read<P: Parser>(arguments: impl IntoIterator<Item = OsString>) -> Result<P, ExitCode> {
     P::try_parse_from(arguments).map_err(|error| {
-        if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-            // Nothing is left to be done about a terminal that is gone.
+        // Nothing is left to be done about a terminal that is gone.
+        let is_fault = error.use_stderr()
+            && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+        if is_fault {
+            let _ = writeln!(std::io::stderr(), "{}", describe(&error));
+        } else {
             let _ = error.print();
-            return ExitCode::SUCCESS;
         }
-        eprintln!("{}", sentence(&error));
-        ExitCode::from(EXIT_CONFIG)
+        if error.use_stderr() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::SUCCESS }
     })
 }
 
-/// Says in one line what is wrong, with the setting's name in both of its forms.
-fn sentence(error: &clap::Error) -> String {
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        _ => None,
+/// One sentence that names the setting. HARDENING: no argument is ever printed, for it may be a
+/// token that somebody put in the wrong place; so this is not clap's own text.
+fn describe(error: &clap::Error) -> String {
+    let named = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(named)) => named.as_str(),
+        _ => "",
     };
-    let (Some(flag), Some(value)) =
-        (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue))
-    else {
-        let rendered = error.to_string();
-        return rendered.lines().next().unwrap_or_default().to_owned();
+    if error.kind() == ErrorKind::UnknownArgument {
+        return "an argument is unknown; --help shows those that there are".to_owned();
+    }
+    let flag = named.split(' ').next().unwrap_or_default();
+    let setting = flag.trim_start_matches('-').to_uppercase().replace('-', "_");
+    let fault = match (error.source(), error.get(ContextKind::ValidValue)) {
+        (Some(fault), _) => fault.to_string(),
+        (None, Some(ContextValue::Strings(values))) if !values.is_empty() => {
+            format!("write {}", values.join(" or "))
+        }
+        _ => error.kind().as_str().unwrap_or("it cannot be read").to_owned(),
     };
-    let flag = flag.split_whitespace().next().unwrap_or_default();
-    let variable = flag.trim_start_matches('-').replace('-', "_").to_uppercase();
-    let fault = std::error::Error::source(error).map_or_else(
-        || "it is not one of the values that it takes".to_owned(),
-        ToString::to_string,
-    );
-    format!("{variable} ({flag}) cannot be {value:?}: {fault}")
+    match flag.starts_with("--") {
+        true => format!("{setting} ({flag}): {fault}"),
+        // A word that is no flag: which one it is, --help can tell.
+        false => format!("{fault}; --help shows how it is written"),
+    }
 }
 
 #[cfg(test)]
@@ -219,15 +231,17 @@ mod tests {
     #[test]
     fn a_wrong_value_is_named_in_one_sentence() {
         let table = [
-            ("--test-max-body=much", "TEST_MAX_BODY (--test-max-body) cannot be \"much\": write"),
-            ("--test-log-format=x", "TEST_LOG_FORMAT (--test-log-format) cannot be \"x\": it is"),
-            ("--test-addr=x", "TEST_ADDR (--test-addr) cannot be \"x\": invalid socket address"),
-            ("--unknown", "error: unexpected argument '--unknown' found"),
+            ("--test-max-body=hidden", "TEST_MAX_BODY (--test-max-body): write a size"),
+            ("--test-log-format=hidden", "TEST_LOG_FORMAT (--test-log-format): write text or json"),
+            ("--test-addr=hidden", "TEST_ADDR (--test-addr): invalid socket address"),
+            ("--hidden", "an argument is unknown; --help shows"),
+            ("hidden", "an argument is unknown; --help shows"),
         ];
         for (argument, expected) in table {
             let error = Some::try_parse_from(["test", argument]).unwrap_err();
-            let sentence = sentence(&error);
+            let sentence = describe(&error);
             assert!(sentence.starts_with(expected), "{sentence}");
+            assert!(!sentence.contains("hidden"), "{sentence}");
             assert_eq!(sentence.lines().count(), 1);
         }
     }
@@ -265,6 +279,6 @@ mod tests {
     fn lists_may_be_empty_and_name_what_is_wrong() {
         assert_eq!(parse_list::<u32>(""), Ok(List(vec![])));
         assert_eq!(parse_list::<u32>("1, 2"), Ok(List(vec![1, 2])));
-        assert!(parse_list::<u32>("1,x").unwrap_err().starts_with("x: "));
+        assert!(parse_list::<u32>("1,x").unwrap_err().starts_with("value 2: "));
     }
 }

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::client::{Subscriber, answer, fire, post};
 use crate::gateway::{Gateway, House, Process, TOKEN};
-use crate::measures::{descriptors, next_descriptor, processor_time, until};
+use crate::measures::{processor_time, until};
 use crate::wire::{Wire, event_request, upgrade_request};
 
 const OK: &str = r#"{"code":"OK"}"#;
@@ -155,12 +155,12 @@ async fn the_limit_of_descriptors_is_raised_at_start_and_logged() {
     assert!(line.contains(&format!(r#""descriptors":"{}""#, limit[0])), "{line}");
 }
 
-/// Lets the process have descriptors below this number, or as many as it may.
-fn limit_descriptors(process: &Process, count: Option<usize>) {
+/// Lets the process have at most so many descriptors, or as many as it may.
+fn limit_descriptors(process: &Process, count: Option<u64>) {
     let pid = Pid::from_raw(i32::try_from(process.pid()).unwrap());
     // The child of this test has its hard limit.
     let maximum = getrlimit(Resource::Nofile).maximum;
-    let current = count.map_or(maximum, |count| Some(u64::try_from(count).unwrap()));
+    let current = count.map_or(maximum, Some);
     prlimit(pid, Resource::Nofile, Rlimit { current, maximum }).unwrap();
 }
 
@@ -173,7 +173,8 @@ async fn out_of_descriptors_the_served_are_served_and_all_are_soon_after() {
     assert_eq!(publisher.read_answer().await.1, OK);
     subscriber.hear().await;
     for process in [&gateway.listen, &gateway.broadcast] {
-        limit_descriptors(process, Some(next_descriptor(process)));
+        // Fewer than it has: those stay, and no further one can be had.
+        limit_descriptors(process, Some(3));
         let used = processor_time(process);
         let mut shut_out = Wire::connect(process).await;
         shut_out.send("GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n").await;

@@ -132,6 +132,13 @@ impl Process {
         Self::spawn(name, settings).opened()
     }
 
+    /// Starts it with flags, and waits until its doors are open.
+    pub fn start_with(name: &'static str, settings: &Settings, flags: &[&str]) -> Self {
+        let mut command = Command::new(binary(name));
+        command.args(flags);
+        Self::run(name, command, settings).opened()
+    }
+
     /// Starts it under a limit of descriptors, and waits until its doors are open.
     pub fn start_limited(name: &'static str, settings: &Settings, descriptors: u32) -> Self {
         let mut shell = Command::new("/bin/sh");

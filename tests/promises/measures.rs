@@ -1,6 +1,5 @@
 //! What the system and the operator's door tell about a process.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -18,15 +17,6 @@ pub fn peak_memory(process: &Process) -> u64 {
 /// How many files and sockets the process has open.
 pub fn descriptors(process: &Process) -> usize {
     fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap().count()
-}
-
-/// The number that the process's next file or socket would get. The limit of descriptors is one of
-/// numbers, and a process may have been given a high one by whoever started it.
-pub fn next_descriptor(process: &Process) -> usize {
-    let open = fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap();
-    let open: BTreeSet<usize> =
-        open.map(|it| it.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
-    (0..).find(|number| !open.contains(number)).unwrap()
 }
 
 /// The processor time that the process has used so far.

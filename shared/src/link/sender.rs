@@ -211,7 +211,7 @@ impl<'a> Conversation<'a> {
     async fn run(mut self) -> io::Error {
         loop {
             if let Err(error) = self.turn() {
-                return error;
+                return self.hear_out().await.unwrap_or(error);
             }
             let ask_at = self.last_heard + if self.is_asked { SILENCE_MAX } else { ASK_AFTER };
             let next = self.desk.queue.borrow().next_deadline().unwrap_or(ask_at).min(ask_at);
@@ -223,12 +223,32 @@ impl<'a> Conversation<'a> {
                 }
                 ready = self.writer.writable(), if !self.out.is_empty() => ready,
                 () = self.desk.waiting.notified() => Ok(()),
-                () = sleep_until(next) => Ok(()),
+                () = sleep_until(next) => {
+                    // After a SIGCONT the timers are due before the event loop has looked at the
+                    // sockets (epoll_wait ends with EINTR): it looks once before anything expires.
+                    tokio::task::yield_now().await;
+                    self.fill().and_then(|()| self.hear())
+                }
             };
             if let Err(error) = heard {
                 return error;
             }
         }
+    }
+
+    /// Nothing can be written any more. What broadcast said before it hung up still counts: its
+    /// last receipts, and that it took nothing after them.
+    async fn hear_out(&mut self) -> Option<io::Error> {
+        let heard = async {
+            loop {
+                let read = self.reader.read_buf(&mut self.read).await;
+                if let Err(error) = check_read(read).and_then(|()| self.hear()) {
+                    return error;
+                }
+            }
+        };
+        // Who hung up has said all there is; a socket that fails otherwise is not waited for.
+        timeout(HELLO_TIMEOUT, heard).await.ok()
     }
 
     /// What there is to do whenever the task runs.
@@ -260,6 +280,14 @@ impl<'a> Conversation<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Reads what is there, without waiting.
+    fn fill(&mut self) -> io::Result<()> {
+        match self.reader.try_read_buf(&mut self.read) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            read => check_read(read),
+        }
     }
 
     /// Takes in what has come whole.
