@@ -158,7 +158,11 @@ impl Up {
 /// Stops listen first, so that broadcast can still take what is in flight. A second signal goes
 /// to both at once. Gives the exit code of the one that had a reason to end.
 async fn stop(mut listen: Kept, mut broadcast: Kept, signals: &mut Signals) -> u8 {
-    listen.tell(Wish::Stop);
+    if listen.code.is_some() {
+        broadcast.tell(Wish::Stop)
+    } else {
+        listen.tell(Wish::Stop)
+    }
     loop {
         tokio::select! {
             _ = listen.ended(), if listen.code.is_none() => broadcast.tell(Wish::Stop),

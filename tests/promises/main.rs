@@ -8,5 +8,6 @@ mod client;
 mod gateway;
 mod wire;
 
+mod commands;
 mod publish;
 mod subscribe;
