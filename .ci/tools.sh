@@ -43,3 +43,13 @@ if ! has_cargo; then
     command -v cargo >/dev/null && say "Found: $(cargo --version) at $(command -v cargo)"
     exit 1
 fi
+
+need_curl() {
+    command -v curl >/dev/null && return
+    if may_install; then
+        apt_install curl
+    else
+        say "The tests need curl. On Debian: sudo apt-get install curl"
+        exit 1
+    fi
+}
