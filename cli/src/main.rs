@@ -1,8 +1,23 @@
-//! The `fanfare` command.
+//! The `fanfare` command: one file a subcommand.
 
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use clap::Parser;
+
+mod caller;
+mod check;
+mod completions;
+mod endpoint;
+mod fire;
+mod health;
+mod keeper;
+mod leash;
+mod reservation;
+mod token;
+mod tokens_file;
+mod up;
+mod watch;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -11,16 +26,52 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(name = "fanfare", version)]
 enum Command {
-    /// Takes events in from trusted back ends
+    Up(up::Up),
     Listen(Box<listen::Config>),
-    /// Gives events out to dashboards
     Broadcast(Box<broadcast::config::Config>),
+    Fire(fire::Fire),
+    Watch(watch::Watch),
+    #[command(subcommand)]
+    Token(token::Token),
+    Check(check::Check),
+    Health(health::Health),
+    Completions(completions::Completions),
 }
 
 fn main() -> ExitCode {
     match shared::settings::read(std::env::args_os()) {
-        Ok(Command::Listen(config)) => listen::run(*config),
-        Ok(Command::Broadcast(config)) => broadcast::run(*config),
+        Ok(command) => run(command).unwrap_or_else(|error| report(&error)),
         Err(exit) => exit,
     }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    // A second installation can only come of running twice in one process, and changes nothing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match command {
+        Command::Listen(config) => {
+            leash::put_on()?;
+            Ok(listen::run(*config))
+        }
+        Command::Broadcast(config) => {
+            leash::put_on()?;
+            Ok(broadcast::run(*config))
+        }
+        Command::Up(up) => up.run(),
+        Command::Fire(fire) => fire.run(),
+        Command::Watch(watch) => watch.run(),
+        Command::Token(token) => token.run(),
+        Command::Check(check) => check.run(),
+        Command::Health(health) => health.run(),
+        Command::Completions(completions) => completions.run(),
+    }
+}
+
+/// A reader that has left, as in `fanfare watch '>' | head -1`, is no fault of ours.
+fn report(error: &anyhow::Error) -> ExitCode {
+    if error.downcast_ref::<io::Error>().is_some_and(|it| it.kind() == ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("fanfare: {error:#}");
+    ExitCode::FAILURE
 }

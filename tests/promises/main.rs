@@ -11,6 +11,7 @@ mod measures;
 mod wire;
 
 mod closes;
+mod commands;
 mod connections;
 mod deliveries;
 mod faults;

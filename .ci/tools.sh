@@ -1,0 +1,55 @@
+# Finds what the build needs, or installs it, or says how to get it. Read by ./run and ./test.
+
+PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+rust_minor=90
+
+say() { echo "$*" >&2; }
+
+# Whether we may install packages here.
+may_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
+
+apt_install() {
+    say "installing $*"
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2 ||
+        { apt-get update >&2 && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2; }
+}
+
+has_cargo() {
+    command -v cargo >/dev/null || return 1
+    minor=$(cargo --version | sed -n 's/^cargo 1\.\([0-9]*\)\..*/\1/p')
+    [ "${minor:-0}" -ge "$rust_minor" ]
+}
+
+# Debian's cargo will do where it is new enough.
+apt_has_cargo() {
+    minor=$(apt-cache policy cargo 2>/dev/null | sed -n 's/^ *Candidate: 1\.\([0-9]*\)\..*/\1/p')
+    [ "${minor:-0}" -ge "$rust_minor" ]
+}
+
+if ! command -v cc >/dev/null && ! command -v gcc >/dev/null && ! command -v clang >/dev/null; then
+    if may_install; then
+        apt_install gcc libc6-dev
+    else
+        say "A C compiler is needed. On Debian: sudo apt-get install gcc libc6-dev"
+        exit 1
+    fi
+fi
+
+if ! has_cargo && may_install && apt_has_cargo; then
+    apt_install cargo
+fi
+if ! has_cargo; then
+    say "Rust 1.$rust_minor or newer is needed: https://rustup.rs, or your system's cargo if it is as new."
+    command -v cargo >/dev/null && say "Found: $(cargo --version) at $(command -v cargo)"
+    exit 1
+fi
+
+need_curl() {
+    command -v curl >/dev/null && return
+    if may_install; then
+        apt_install curl
+    else
+        say "The tests need curl. On Debian: sudo apt-get install curl"
+        exit 1
+    fi
+}
