@@ -19,8 +19,9 @@ use shared::failures::Failures;
 use shared::guard::Guard;
 use shared::memory::Memory;
 use shared::metrics::Common;
+use shared::occupancy::Occupancy;
 use shared::process::{Files, StartError, until_stopped};
-use shared::server::{self, Occupancy, Server};
+use shared::server::{self, Server};
 use shared::{descriptors, http, process};
 use tokio::sync::mpsc;
 

@@ -13,8 +13,8 @@ use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use shared::address::Network;
 use shared::credentials::Credentials;
 use shared::http::{HEALTHY, client_address, is_refused, json, refusal, retry_after};
+use shared::occupancy::Occupancy;
 use shared::principal::Principal;
-use shared::server::Occupancy;
 
 use crate::worker::Worker;
 

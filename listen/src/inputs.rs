@@ -15,9 +15,9 @@ use shared::credentials::Credentials;
 use shared::failures::Failures;
 use shared::http::{HEALTHY, client_address, is_refused, json, refusal, retry_after};
 use shared::memory::Memory;
+use shared::occupancy::Occupancy;
 use shared::principal::Principal;
 use shared::publisher::{AdmitError, Publisher};
-use shared::server::Occupancy;
 
 use crate::metrics::Metrics;
 

@@ -15,9 +15,10 @@ use shared::failures::Failures;
 use shared::link::sender::{self, LinkState, Sender};
 use shared::memory::Memory;
 use shared::metrics::Common;
+use shared::occupancy::Occupancy;
 use shared::process::{Files, StartError, until_stopped};
 use shared::publisher::{Publisher, Rates};
-use shared::server::{self, Occupancy, Server};
+use shared::server::{self, Server};
 use shared::{descriptors, http, process};
 
 pub use crate::config::Config;

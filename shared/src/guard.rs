@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::guard::follower::{Follower, Violation};
-use crate::server::Admission;
+use crate::occupancy::Admission;
 use crate::socket::Socket;
 
 pub mod follower;

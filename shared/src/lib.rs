@@ -15,6 +15,7 @@ pub mod link;
 pub mod logging;
 pub mod memory;
 pub mod metrics;
+pub mod occupancy;
 pub mod pattern;
 pub mod principal;
 pub mod process;

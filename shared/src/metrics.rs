@@ -12,9 +12,9 @@ use prometheus_client::registry::Registry;
 
 use crate::guard::follower::Violation;
 use crate::memory::Memory;
+use crate::occupancy::Occupancy;
 use crate::process::Files;
 use crate::reload::Counts;
-use crate::server::Occupancy;
 
 /// One label with a name that is known when we are compiled.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -4,24 +4,21 @@
 //! ours because a stop must leave no accepted connection without an answer, and because the total
 //! of connections must end in a refusal that can be read, not in silence.
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use slab::Slab;
 use tokio::net::{TcpListener, TcpSocket, TcpStream as TokioStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::guard::follower::Violation;
 use crate::guard::{Guard, Leash};
+use crate::occupancy::{Admission, Leashes, Occupancy};
 use crate::reload::Reloaded;
 use crate::socket::Socket;
 use crate::tls::Identity;
@@ -34,8 +31,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 const QUEUE_CONNECTIONS_MAX: usize = 1024;
 /// How long the accept rests when the process is out of descriptors or memory.
 const EXHAUSTED_REST: Duration = Duration::from_millis(100);
-/// Beyond the total, so many connections at a time are told so; more are closed without a word.
-const REFUSED_MAX: usize = 64;
 /// In a drain, how long a client that keeps its connection may take to send one more request.
 const QUIET: Duration = Duration::from_millis(500);
 
@@ -50,72 +45,6 @@ pub struct Settings {
     pub connections_max: usize,
     /// The certificate, where TLS is on.
     pub tls: Option<Arc<Reloaded<Identity>>>,
-}
-
-/// The number of connections, and whether the door is closing. Shared by all workers.
-#[derive(Debug)]
-pub struct Occupancy {
-    connections: AtomicUsize,
-    connections_max: usize,
-    is_draining: AtomicBool,
-    violations: [AtomicU64; Violation::ALL.len()],
-}
-
-impl Occupancy {
-    /// How often clients were let go for this.
-    pub fn violations(&self, violation: Violation) -> u64 {
-        self.violation(violation).map_or(0, |count| count.load(Ordering::Relaxed))
-    }
-
-    fn violation(&self, violation: Violation) -> Option<&AtomicU64> {
-        let at = Violation::ALL.iter().position(|other| *other == violation)?;
-        self.violations.get(at)
-    }
-
-    /// Connections of all kinds, now.
-    pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-
-    /// Whether answers must be the last ones on their connections.
-    pub fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Relaxed)
-    }
-}
-
-/// The connections of one worker that the server can still end.
-type Leashes = Rc<RefCell<Slab<Rc<Leash>>>>;
-
-/// A connection's place among all; given back when it is dropped.
-#[derive(Debug)]
-pub struct Admission {
-    occupancy: Arc<Occupancy>,
-    leash: Option<(Leashes, usize)>,
-    /// There was no room: the connection may only be told so.
-    pub is_refused: bool,
-}
-
-impl Admission {
-    /// Counts a client that is let go.
-    pub fn note(&self, violation: Violation) {
-        if let Some(count) = self.occupancy.violation(violation) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Makes the place one that the server no longer ends by itself.
-    pub fn unleash(&mut self) {
-        if let Some((leashes, key)) = self.leash.take() {
-            leashes.borrow_mut().remove(key);
-        }
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.unleash();
-        self.occupancy.connections.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// A connection on its way to its worker.
@@ -161,12 +90,7 @@ impl Server {
     {
         let listener = bind(settings.address)?;
         let address = listener.local_addr()?;
-        let occupancy = Arc::new(Occupancy {
-            connections: AtomicUsize::new(0),
-            connections_max: settings.connections_max,
-            is_draining: AtomicBool::new(false),
-            violations: Default::default(),
-        });
+        let occupancy = Occupancy::new(settings.connections_max);
         let phase = watch::Sender::new(Phase::Serve);
         let (ready, mut readied) = mpsc::channel(settings.workers);
         let mut threads = Vec::new();
@@ -213,7 +137,7 @@ impl Server {
 
     /// Stops accepting; from now on every answer is the last one on its connection.
     pub fn stop_accepting(&self) {
-        self.occupancy.is_draining.store(true, Ordering::Relaxed);
+        self.occupancy.drain();
         self.listening.send_replace(false);
     }
 
@@ -289,18 +213,15 @@ impl Acceptor {
             // The client left before we came to it.
             Err(error) => return log::debug!("a connection was lost in the accept: {error}"),
         };
-        let connections = self.occupancy.connections.fetch_add(1, Ordering::Relaxed);
-        let is_refused = connections >= self.occupancy.connections_max;
+        let Some(is_refused) = self.occupancy.enter() else { return };
         let place = self.next % self.queues.len().max(1);
         self.next = self.next.wrapping_add(1);
-        let is_hopeless = connections >= self.occupancy.connections_max + REFUSED_MAX;
-        let queue = self.queues.get(place).filter(|_| !is_hopeless);
-        let is_taken = match queue {
+        let is_taken = match self.queues.get(place) {
             Some(queue) => queue.send(Accepted { stream, is_refused }).await.is_ok(),
             None => false,
         };
         if !is_taken {
-            self.occupancy.connections.fetch_sub(1, Ordering::Relaxed);
+            self.occupancy.leave();
         }
     }
 }
@@ -341,12 +262,14 @@ impl Worker {
         Serve: Fn(Guard) -> Serving + 'static,
         Serving: Future<Output = ()> + 'static,
     {
-        let leashes = Rc::new(RefCell::new(Slab::new()));
+        let leashes = Leashes::default();
         loop {
             tokio::select! {
                 Some(accepted) = self.accepted.recv() => {
                     let phase = *self.phase.borrow();
-                    let (leash, admission) = self.admit(&leashes, accepted.is_refused);
+                    let occupancy = Arc::clone(&self.occupancy);
+                    let (admission, leash) =
+                        Admission::new(occupancy, &leashes, accepted.is_refused);
                     if phase == Phase::CloseIdle {
                         leash.close_when_idle();
                     }
@@ -373,14 +296,6 @@ impl Worker {
                 }
             }
         }
-    }
-
-    fn admit(&self, leashes: &Leashes, is_refused: bool) -> (Rc<Leash>, Admission) {
-        let leash = Rc::<Leash>::default();
-        let key = leashes.borrow_mut().insert(Rc::clone(&leash));
-        let occupancy = Arc::clone(&self.occupancy);
-        let admission = Admission { occupancy, leash: Some((Rc::clone(leashes), key)), is_refused };
-        (leash, admission)
     }
 }
 

@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 
 use actix_http::ws::OpCode;
 use bytes::Bytes;
+use shared::occupancy::Admission;
 use shared::principal::Principal;
-use shared::server::Admission;
 use shared::socket::Socket;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
