@@ -87,7 +87,8 @@ impl Place {
         self.client
     }
 
-    /// The session has shown a credential. Says whether that is news.
+    /// The session has shown a credential, or was let go for want of one. Says whether that is
+    /// news.
     pub fn settle(&mut self) -> bool {
         let is_news = std::mem::take(&mut self.is_newcomer);
         if is_news {

@@ -149,9 +149,9 @@ impl Hub {
         std::mem::take(&mut self.deliveries)
     }
 
-    /// The session for which most bytes wait.
+    /// The session for which most bytes wait, but for those that are ending.
     pub fn fullest(&self) -> Option<SessionId> {
-        let sessions = self.subscribers.iter().filter(|(_, it)| !it.outbox.is_overflown());
+        let sessions = self.subscribers.iter().filter(|(_, it)| !it.outbox.is_closed());
         let fullest = sessions.max_by_key(|(_, it)| it.outbox.bytes());
         fullest.filter(|(_, it)| it.outbox.bytes() > 0).map(|(key, _)| SessionId(key))
     }

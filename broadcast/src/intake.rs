@@ -58,7 +58,7 @@ impl Intake {
         let runtime = runtime.map_err(StartError::System)?;
         let thread = std::thread::Builder::new().name("intake".to_owned());
         let thread = thread.spawn(move || {
-            let _fatal = Fatal("the log");
+            let _fatal = Fatal("the intake");
             LocalSet::new().block_on(&runtime, work(settings, stopping, opened));
             // Nobody waits for it if the start was given up.
             let _ = end.send(());
@@ -103,5 +103,7 @@ async fn work(
         receiving.abort();
     }
     // With the last sender the inbox has gone: the log ends, and tells the workers.
-    let _ = logging.await;
+    if tokio::time::timeout(patience, logging).await.is_err() {
+        ::log::warn!("a worker did not take the last events in time");
+    }
 }

@@ -20,7 +20,7 @@ use shared::guard::Guard;
 use shared::memory::Memory;
 use shared::metrics::Common;
 use shared::occupancy::Occupancy;
-use shared::process::{Files, StartError, until_stopped};
+use shared::process::{Files, StartError, catch_signals, until_stopped};
 use shared::server::{self, Server};
 use shared::{descriptors, http, process};
 use tokio::sync::mpsc;
@@ -58,6 +58,7 @@ pub fn run(config: Config) -> ExitCode {
 }
 
 async fn serve(config: Config) -> Result<(), StartError> {
+    let signals = catch_signals()?;
     let connections_max = descriptors::raise();
     let files = Files::follow(&config.common)?;
     let mut registry = shared::metrics::registry();
@@ -89,7 +90,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
     let intake = Intake::start(parts.intake(seats)).await?;
     let _ = occupancy.set(Arc::clone(server.occupancy()));
     ::log::info!(address:% = server.address(), admin:% = admin.address(); "broadcast is open");
-    until_stopped(&files).await?;
+    until_stopped(signals, &files).await;
     drain(server, intake, config.common.drain_timeout).await;
     ::log::info!("broadcast has stopped");
     Ok(())

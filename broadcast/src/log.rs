@@ -12,6 +12,7 @@ use shared::event::Event;
 use shared::memory::Memory;
 use tokio::sync::{Notify, mpsc};
 
+use crate::fatal::Fatal;
 use crate::interest::Interest;
 use crate::publication::Batch;
 
@@ -113,6 +114,7 @@ impl Log {
 
     /// Takes events until all inboxes are gone, and then says so to the workers.
     pub async fn run(mut self) {
+        let _fatal = Fatal("the log");
         while let Some(first) = self.submissions.recv().await {
             self.commit(first).await;
         }

@@ -16,6 +16,9 @@ use crate::publication::Frames;
 /// A place in a shared buffer is worth keeping while it is at least this part of the buffer.
 /// Below that, a stuck client would hold much more memory than its bound: its bytes are copied.
 const SHARED_PART_MIN: usize = 4;
+/// Copies go into one buffer up to this size. What was sent of a buffer is given back with it, so
+/// a client that reads slowly but steadily must not have a single one that grows for ever.
+const OWN_BYTES_MAX: usize = 64 * 1024;
 /// The room for entries that an empty outbox keeps.
 const IDLE_ENTRIES_MAX: usize = 4;
 
@@ -28,6 +31,8 @@ pub struct Outbox {
     /// The client's socket takes nothing now: what waits may wait for long.
     is_stuck: Cell<bool>,
     is_overflown: Cell<bool>,
+    /// The session is ending: only its last frame is still to be written.
+    is_closed: Cell<bool>,
     memory: Arc<Memory>,
 }
 
@@ -71,6 +76,7 @@ impl Outbox {
             bytes_max,
             is_stuck: Cell::new(false),
             is_overflown: Cell::new(false),
+            is_closed: Cell::new(false),
             memory: Arc::clone(memory),
         }
     }
@@ -120,14 +126,27 @@ impl Outbox {
         self.offer(&Arc::new(Frames::of(frame, &self.memory)), 0)
     }
 
+    /// Queues a last frame behind all that waits; where there is no room for it, in its place.
+    pub fn close_with(&self, last: Vec<u8>) {
+        if self.answer(last.clone()).is_err() {
+            self.replace_with(last);
+        }
+        self.is_closed.set(true);
+    }
+
     /// Gives up all that no byte of was sent, and queues a last frame. A frame that is cut in two
     /// keeps its second half, or the client could not read the last one.
     pub fn replace_with(&self, last: Vec<u8>) {
+        self.is_closed.set(true);
         let mut queue = self.queue.borrow_mut();
         queue.truncate(1);
         if let Some(front) = queue.front_mut() {
             match front.frames.end_of_frame_around(front.start) {
-                Some(end) => front.end = end,
+                Some(end) => {
+                    front.end = end;
+                    // What was given up must not be held on to for the sake of half a frame.
+                    *front = front.to_own(&self.memory);
+                }
                 None => queue.clear(),
             }
         }
@@ -157,6 +176,11 @@ impl Outbox {
     /// Whether something was offered that did not fit.
     pub fn is_overflown(&self) -> bool {
         self.is_overflown.get()
+    }
+
+    /// Whether the session is ending, and no room can be won by ending it.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.get()
     }
 
     /// Bytes that wait.
@@ -200,6 +224,7 @@ impl Outbox {
 fn append_copy(queue: &mut VecDeque<Entry>, entry: &Entry, memory: &Arc<Memory>) {
     if let Some(last) = queue.back_mut()
         && last.end == last.frames.len()
+        && last.frames.len() < OWN_BYTES_MAX
         && let Some(own) = Arc::get_mut(&mut last.frames)
     {
         let copied = entry.frames.slice(entry.start, entry.end);

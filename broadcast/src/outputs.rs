@@ -47,10 +47,12 @@ pub async fn answer(
         Ok(response) => response,
         Err(refusal) => outputs.refuse(refusal),
     };
-    let is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    // A 101 and a 426 name `upgrade` in Connection, as they must.
+    let names_upgrade =
+        matches!(response.status(), StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
     // Whoever asks to upgrade has left the HTTP server: there is no next request.
     let is_last = request.extensions().get::<CanUpgrade>().is_some();
-    if !is_upgraded && (is_last || outputs.occupancy.is_draining() || is_refused(&request)) {
+    if !names_upgrade && (is_last || outputs.occupancy.is_draining() || is_refused(&request)) {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
     response
@@ -61,7 +63,7 @@ async fn route(
     payload: Payload,
     outputs: &Outputs,
 ) -> Result<HttpResponse, Refusal> {
-    if is_refused(request) || outputs.worker.is_closed() {
+    if is_refused(request) {
         return Err(Refusal::TooManySessions);
     }
     let path = request.path();
@@ -70,6 +72,9 @@ async fn route(
             Method::GET | Method::HEAD => Ok(json(StatusCode::OK, HEALTHY)),
             _ => Err(Refusal::MethodNotAllowed("GET, HEAD")),
         };
+    }
+    if outputs.worker.is_closed() {
+        return Err(Refusal::Restarting);
     }
     // Every other path is the WebSocket's.
     if !websocket::is_asked_for(request.headers()) {
@@ -140,6 +145,8 @@ pub enum Refusal {
     MethodNotAllowed(&'static str),
     /// There is no room now.
     TooManySessions,
+    /// The process is stopping.
+    Restarting,
 }
 
 impl Refusal {
@@ -151,6 +158,7 @@ impl Refusal {
             Self::UpgradeRequired | Self::WrongVersion => "UPGRADE_REQUIRED",
             Self::MethodNotAllowed(_) => "METHOD_NOT_ALLOWED",
             Self::TooManySessions => "TOO_MANY_SESSIONS",
+            Self::Restarting => "UNAVAILABLE",
         }
     }
 
@@ -160,7 +168,7 @@ impl Refusal {
             Self::Unauthenticated(_) | Self::Forbidden => StatusCode::FORBIDDEN,
             Self::UpgradeRequired | Self::WrongVersion => StatusCode::UPGRADE_REQUIRED,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooManySessions => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManySessions | Self::Restarting => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -176,7 +184,9 @@ impl Refusal {
             Self::MethodNotAllowed(methods) => {
                 headers.insert(ALLOW, HeaderValue::from_static(methods));
             }
-            Self::TooManySessions => return retry_after(response, Duration::from_secs(1)),
+            Self::TooManySessions | Self::Restarting => {
+                return retry_after(response, Duration::from_secs(1));
+            }
             Self::InvalidRequest | Self::Unauthenticated(_) | Self::Forbidden => {}
         }
         response

@@ -24,6 +24,8 @@ use crate::log::{Inbox, Progress, Submission};
 
 /// One read takes at most so much, unless a single frame is larger.
 const READ_BYTES: usize = 32 * 1024;
+/// What may wait for a sender that does not read.
+const OUT_BYTES_MAX: usize = 64 * 1024;
 /// Senders at a time: a worker thread of each `listen` has one connection.
 const SENDERS_MAX: usize = 1024;
 /// How long the accept rests when the process is out of descriptors.
@@ -88,8 +90,7 @@ impl Receiver {
         let to_senders = stop.clone();
         loop {
             tokio::select! {
-                // A sender of the other end that is dropped is a stop, too.
-                _ = stop.wait_for(|is_stopping| *is_stopping) => break,
+                () = stopped(&mut stop) => break,
                 accepted = self.rendezvous.accept(&self.uids), if senders.len() < SENDERS_MAX => {
                     match accepted {
                         Ok(stream) => {
@@ -164,10 +165,13 @@ impl Conversation {
             let silent_at = self.last_heard + SILENCE_MAX;
             self.read.reserve(READ_BYTES);
             tokio::select! {
-                _ = stop.wait_for(|is_stopping| *is_stopping) => return self.say_goodbye().await,
+                // What came goes before the silence that it ends.
+                biased;
+                () = stopped(&mut stop) => return self.say_goodbye().await,
                 () = self.progress.moved() => {}
                 ready = self.writer.writable(), if !self.out.is_empty() => ready?,
-                read = self.reader.read_buf(&mut self.read) => {
+                // A sender that does not read is not listened to either.
+                read = self.reader.read_buf(&mut self.read), if self.out.len() < OUT_BYTES_MAX => {
                     if read? == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
@@ -261,4 +265,9 @@ impl Conversation {
         }
         Ok(())
     }
+}
+
+/// Waits for the word to stop; an end of the process that does not say so is one, too.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|is_stopping| *is_stopping).await;
 }

@@ -88,6 +88,9 @@ impl Session {
         let Some(principal) = tokens.judge_again(&self.principal) else {
             return Some(Disconnect::TokenWithdrawn);
         };
+        if Arc::ptr_eq(&principal, &self.principal) {
+            return self.expire(now);
+        }
         self.renew(principal).or_else(|| self.expire(now))
     }
 

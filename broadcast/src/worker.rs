@@ -13,7 +13,7 @@ use shared::memory::Memory;
 use shared::reload::Reloaded;
 use shared::tokens::Tokens;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, sleep};
 
 use crate::census::Census;
 use crate::disconnect::Disconnect;
@@ -28,6 +28,8 @@ use crate::metrics::Metrics;
 const BYTES_A_TURN: usize = 1024 * 1024;
 /// Outboxes that are emptied before the other tasks of the thread have a turn.
 const FLUSHES_A_TURN: usize = 64;
+/// How often somebody is let go while there is too little memory, though nothing is published.
+const RELIEVE_EVERY: Duration = Duration::from_millis(50);
 /// How often expiring credentials are judged.
 const JUDGE_EVERY: Duration = Duration::from_millis(500);
 
@@ -161,7 +163,7 @@ impl Worker {
     }
 
     /// Feeds the hub until the thread ends. Arms: the log has something; the tokens changed; time
-    /// to judge what expires.
+    /// to judge what expires; time to win memory back.
     pub async fn run(self: Rc<Self>, mut feed: mpsc::Receiver<Feed>) {
         let _fatal = Fatal("a worker");
         let mut changes = self.shared.tokens.changes();
@@ -185,6 +187,7 @@ impl Worker {
                     self.judge();
                 },
                 _ = judging.tick() => self.judge_expiring(),
+                () = sleep(RELIEVE_EVERY), if self.shared.memory.is_exceeded() => self.relieve(),
             }
         }
     }
@@ -226,9 +229,15 @@ impl Worker {
                 tokio::task::yield_now().await;
             }
         }
-        // The full rule of memory: who holds most goes first.
-        while self.shared.memory.is_exceeded() {
-            let Some(fullest) = self.with_hub(|hub| hub.fullest()) else { return };
+        self.relieve();
+    }
+
+    /// The full rule of memory: who holds most goes first. One at a time: what a session held may
+    /// be held by others, too, and what they give back shows only when they have had a turn.
+    fn relieve(&self) {
+        if self.shared.memory.is_exceeded()
+            && let Some(fullest) = self.with_hub(|hub| hub.fullest())
+        {
             self.hang_up(fullest, Disconnect::TryAgainLater);
         }
     }

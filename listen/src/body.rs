@@ -20,7 +20,7 @@ pub struct Body {
     /// The bytes, unpacked.
     pub bytes: Bytes,
     /// Their place on the account.
-    pub held: Option<Held>,
+    pub held: Held,
 }
 
 /// How a body is packed (RFC 9110 §8.4.1).
@@ -78,12 +78,16 @@ pub async fn read(
     let wanted = announced.filter(|_| request.headers().contains_key(UPGRADE));
     let mut packed = BytesMut::new();
     let mut first: Option<Bytes> = None;
-    let mut held: Option<Held> = None;
+    let mut held = memory.hold(0);
     while wanted.is_none_or(|wanted| length_of(first.as_ref(), &packed) < wanted) {
         let Some(chunk) = payload.next().await else { break };
         let chunk = chunk.map_err(|_| BodyError::Broken)?;
         if length_of(first.as_ref(), &packed) + chunk.len() > bytes_max {
             return Err(BodyError::TooLarge);
+        }
+        held.resize(length_of(first.as_ref(), &packed) + chunk.len());
+        if memory.is_short() {
+            return Err(BodyError::NoRoom);
         }
         // Most bodies come in one piece, which is kept as it is.
         match first.take() {
@@ -91,11 +95,6 @@ pub async fn read(
             earlier => {
                 packed.extend_from_slice(&earlier.unwrap_or_default());
                 packed.extend_from_slice(&chunk);
-                let bytes = packed.capacity();
-                match &mut held {
-                    Some(held) => held.resize(bytes),
-                    None => held = Some(memory.hold(bytes)),
-                }
             }
         }
     }
@@ -104,6 +103,7 @@ pub async fn read(
         packed.truncate(wanted);
     }
     let bytes = unpack(packed, encoding, bytes_max)?;
+    held.resize(bytes.len());
     Ok(Body { bytes, held })
 }
 
@@ -144,6 +144,9 @@ pub enum BodyError {
     /// It is not what its encoding says.
     #[error("the body cannot be unpacked")]
     Corrupt,
+    /// Memory is short: bodies that are under way and events that wait go first.
+    #[error("there is no room for the body now")]
+    NoRoom,
     /// The client left in the middle of it.
     #[error("the body broke off")]
     Broken,

@@ -16,7 +16,7 @@ use shared::link::sender::{self, LinkState, Sender};
 use shared::memory::Memory;
 use shared::metrics::Common;
 use shared::occupancy::Occupancy;
-use shared::process::{Files, StartError, until_stopped};
+use shared::process::{Files, StartError, catch_signals, until_stopped};
 use shared::publisher::{Publisher, Rates};
 use shared::server::{self, Server};
 use shared::{descriptors, http, process};
@@ -42,6 +42,7 @@ pub fn run(config: Config) -> ExitCode {
 }
 
 async fn serve(config: Config) -> Result<(), StartError> {
+    let signals = catch_signals()?;
     let connections_max = descriptors::raise();
     let files = Files::follow(&config.common)?;
     let mut registry = shared::metrics::registry();
@@ -67,7 +68,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
     })?;
     let _ = occupancy.set(Arc::clone(server.occupancy()));
     log::info!(address:% = server.address(), admin:% = admin.address(); "listen is open");
-    until_stopped(&files).await?;
+    until_stopped(signals, &files).await;
     server.drain(FINISH_TIMEOUT.min(config.common.drain_timeout)).await;
     log::info!("listen has stopped");
     Ok(())

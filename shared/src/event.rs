@@ -10,8 +10,6 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use jiff::Timestamp;
 
-use crate::json;
-
 /// WIRE §0: an event type has 1–255 bytes.
 pub const TYPE_BYTES_MAX: usize = 255;
 
@@ -89,11 +87,6 @@ impl EventType {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// The type as shared text.
-    pub fn as_shared(&self) -> &ByteString {
-        &self.0
-    }
 }
 
 impl fmt::Debug for EventType {
@@ -122,16 +115,6 @@ impl Json {
     /// Takes bytes that the caller has found to be one JSON value, nested at most 128 deep.
     pub fn from_checked(bytes: Bytes) -> Self {
         Self(bytes)
-    }
-
-    /// Checks bytes and takes them.
-    ///
-    /// # Errors
-    ///
-    /// [`json::JsonError`] if they are not one JSON value, or nested deeper than 128.
-    pub fn parse(bytes: Bytes) -> Result<Self, json::JsonError> {
-        json::check(&bytes)?;
-        Ok(Self(bytes))
     }
 
     /// The text, byte for byte as it came.

@@ -100,7 +100,7 @@ impl Guard {
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.leash.order.get() == Order::CloseWhenIdle && self.follower.is_idle() {
+        if self.leash.is_ending.get() && self.follower.is_idle() {
             // The end of the stream, as if the client had closed: the server hangs up politely.
             return Poll::Ready(Ok(()));
         }
@@ -111,6 +111,19 @@ impl Guard {
             return Poll::Ready(Err(self.refuse(cx, violation)));
         }
         Poll::Pending
+    }
+
+    /// Under TLS, what was taken may wait for the socket below, and that must end, too.
+    fn time(
+        &mut self,
+        flushed: Poll<io::Result<()>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if flushed.is_pending() {
+            return self.poll_stalled(cx).map(Err);
+        }
+        self.write_timer = None;
+        flushed
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
@@ -133,9 +146,6 @@ impl AsyncRead for Guard {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.leash.order.get() == Order::Abort {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
         let before = buf.filled().len();
         if Pin::new(&mut self.socket).poll_read(cx, buf)?.is_pending() {
             return self.poll_idle(cx);
@@ -173,11 +183,13 @@ impl AsyncWrite for Guard {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        self.time(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        let shut = Pin::new(&mut self.socket).poll_shutdown(cx);
+        self.time(shut, cx)
     }
 }
 
@@ -197,31 +209,14 @@ fn poll_timer(
 /// What the server can tell a connection from outside.
 #[derive(Debug, Default)]
 pub struct Leash {
-    order: Cell<Order>,
+    is_ending: Cell<bool>,
     waker: RefCell<Option<Waker>>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Order {
-    #[default]
-    Serve,
-    CloseWhenIdle,
-    Abort,
 }
 
 impl Leash {
     /// Ends the connection as soon as no request is under way.
     pub fn close_when_idle(&self) {
-        self.give(Order::CloseWhenIdle);
-    }
-
-    /// Ends the connection now.
-    pub fn abort(&self) {
-        self.give(Order::Abort);
-    }
-
-    fn give(&self, order: Order) {
-        self.order.set(order);
+        self.is_ending.set(true);
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }

@@ -79,7 +79,12 @@ pub fn client_address(head: &RequestHead, trusted: &[Network]) -> IpAddr {
     let peer = head.peer_addr.map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.ip());
     let named =
         |name: &'static str| head.headers.get_all(name).filter_map(|value| value.to_str().ok());
-    address::of_client(peer, named("x-forwarded-for").chain(named("forwarded")), trusted)
+    // A proxy that sets one of the two passes the other on as the client wrote it, so they are not
+    // mixed: the one that nearly every proxy sets counts.
+    if head.headers.contains_key("x-forwarded-for") {
+        return address::of_client(peer, named("x-forwarded-for"), trusted);
+    }
+    address::of_client(peer, named("forwarded"), trusted)
 }
 
 /// Says when the request may be repeated (RFC 9110 §10.2.3): whole seconds, rounded up.

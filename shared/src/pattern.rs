@@ -72,12 +72,6 @@ impl Pattern {
     }
 }
 
-impl From<EventType> for Pattern {
-    fn from(event_type: EventType) -> Self {
-        Self(event_type)
-    }
-}
-
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), f)

@@ -76,14 +76,18 @@ impl Files {
     }
 }
 
-/// Waits until the process is told to stop, and reads the files again when told so. From then on
-/// another word to stop ends the process at once.
+/// Catches signals from now on: one that comes during the start must not kill the process.
 ///
 /// # Errors
 ///
 /// The system does not let us catch signals.
-pub async fn until_stopped(files: &Files) -> Result<(), StartError> {
-    let mut signals = Signals::catch().map_err(StartError::System)?;
+pub fn catch_signals() -> Result<Signals, StartError> {
+    Signals::catch().map_err(StartError::System)
+}
+
+/// Waits until the process is told to stop, and reads the files again when told so. From then on
+/// another word to stop ends the process at once.
+pub async fn until_stopped(mut signals: Signals, files: &Files) {
     while signals.next().await == Wish::Reload {
         log::info!("reading all files again");
         files.reload();
@@ -94,7 +98,6 @@ pub async fn until_stopped(files: &Files) -> Result<(), StartError> {
         log::warn!("stopped at once");
         std::process::exit(1);
     });
-    Ok(())
 }
 
 /// Why a process does not start.

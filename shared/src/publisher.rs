@@ -96,11 +96,9 @@ impl Rates {
         Self { limiter, clock: DefaultClock::default() }
     }
 
-    /// The table has an entry for each token that was ever used, and so never more than there
-    /// are valid tokens; those of withdrawn ones go when they have been idle.
+    /// The table has an entry for each valid token that was ever used, and no other.
     fn check(&self, principal: &Principal) -> Result<(), AdmitError> {
         self.limiter.check_key(&principal.digest).map_err(|not_until| {
-            self.limiter.retain_recent();
             AdmitError::RateLimited(not_until.wait_time_from(self.clock.now()))
         })
     }

@@ -26,6 +26,8 @@ const POLL_SETTLING: Duration = Duration::from_millis(40);
 const STABLE: Duration = Duration::from_millis(200);
 /// WIRE §2: the same, for a write in place that looks half done.
 const STABLE_IF_SUSPICIOUS: Duration = Duration::from_millis(800);
+/// A file of rubbish must not fill the log.
+const WARNINGS_MAX: usize = 100;
 
 /// A thing made of files: which they are, and how to read them.
 pub trait Source: fmt::Debug + Send + Sync + 'static {
@@ -108,6 +110,7 @@ impl<T: fmt::Debug + Send + Sync + 'static> Reloaded<T> {
             reloaded: Arc::downgrade(&reloaded),
             last_read: Some(seen),
             is_last_good: true,
+            is_forced: false,
             watcher,
         };
         std::thread::Builder::new()
@@ -188,8 +191,11 @@ fn watch_folders(paths: &[PathBuf], wake: SyncSender<()>) -> Option<RecommendedW
 fn warn_of(source: &impl Source, warnings: &[String], seen: &[Identity]) {
     let paths = source.paths();
     let name = paths.first().map(|path| path.display().to_string()).unwrap_or_default();
-    for warning in warnings {
+    for warning in warnings.iter().take(WARNINGS_MAX) {
         log::warn!("{} {name}: {warning}", source.what());
+    }
+    if let more @ 1.. = warnings.len().saturating_sub(WARNINGS_MAX) {
+        log::warn!("{} {name}: and {more} more like these", source.what());
     }
     for (index, (identity, path)) in seen.iter().zip(&paths).enumerate() {
         if source.is_secret(index) && identity.is_readable_by_others() {
@@ -204,6 +210,8 @@ struct Follower<S: Source> {
     reloaded: Weak<Reloaded<S::Value>>,
     last_read: Option<Vec<Identity>>,
     is_last_good: bool,
+    /// The files are to be read even if they look unchanged.
+    is_forced: bool,
     #[expect(dead_code, reason = "watches until it is dropped")]
     watcher: Option<RecommendedWatcher>,
 }
@@ -226,9 +234,7 @@ impl<S: Source> Follower<S> {
                 return;
             }
             let Some(reloaded) = self.reloaded.upgrade() else { return };
-            if reloaded.is_asked.swap(false, Ordering::Relaxed) {
-                self.last_read = None;
-            }
+            self.is_forced |= reloaded.is_asked.swap(false, Ordering::Relaxed);
             change = self.look(change, &reloaded);
         }
     }
@@ -237,7 +243,7 @@ impl<S: Source> Follower<S> {
     /// A look is a `stat`: reading wakes whoever else watches the files, for ever in turns.
     fn look(&mut self, change: Option<Change>, reloaded: &Reloaded<S::Value>) -> Option<Change> {
         let seen = file::identify_all(&self.source.paths()).ok();
-        if seen.is_some() && seen == self.last_read {
+        if seen.is_some() && seen == self.last_read && !self.is_forced {
             if self.is_last_good && reloaded.fault().is_some() {
                 log::info!("the {} is back as it was", self.source.what());
                 reloaded.set_fault(None);
@@ -291,6 +297,7 @@ impl<S: Source> Follower<S> {
             Err(fault) => reloaded.refuse(self.source.what(), fault),
         }
         self.last_read = Some(seen);
+        self.is_forced = false;
         Outcome::Done
     }
 

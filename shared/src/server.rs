@@ -196,7 +196,9 @@ impl Acceptor {
                 accepted = listener.accept() => self.take(accepted).await,
             }
         }
-        while let Some(Ok(accepted)) = listener.accept().now_or_never() {
+        // Not in turns with other tasks: the last connection must not be left to a reset.
+        while let Some(Ok(accepted)) = tokio::task::unconstrained(listener.accept()).now_or_never()
+        {
             self.take(Ok(accepted)).await;
         }
     }

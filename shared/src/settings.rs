@@ -23,6 +23,9 @@ use crate::link::LinkAddress;
 /// The exit code for settings that are wrong (sysexits.h: `EX_CONFIG`).
 pub const EXIT_CONFIG: u8 = 78;
 
+/// Far more than any machine has, and far from where sums of sizes would wrap.
+const SIZE_MAX: usize = 1 << 40;
+
 /// What both processes can be told.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
@@ -142,8 +145,8 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
     let size: ByteSize =
         text.parse().map_err(|_| "write a size such as 64KiB or 1MiB".to_owned())?;
     match usize::try_from(size.as_u64()) {
-        Ok(bytes) if bytes > 0 => Ok(bytes),
-        _ => Err("a size is more than nothing".to_owned()),
+        Ok(bytes @ 1..=SIZE_MAX) => Ok(bytes),
+        _ => Err("a size is more than nothing and at most 1TiB".to_owned()),
     }
 }
 

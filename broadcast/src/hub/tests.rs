@@ -144,11 +144,13 @@ fn a_session_is_due_once_until_it_was_taken() {
 fn the_fullest_is_the_one_for_whom_most_bytes_wait() {
     let mut house = House::new();
     assert_eq!(house.hub.fullest(), None);
-    let (_, _first) = house.client(&["a"], 1000);
-    let (second, _outbox) = house.client(&["a", "b"], 1000);
+    let (first, _outbox) = house.client(&["a"], 1000);
+    let (second, outbox) = house.client(&["a", "b"], 1000);
     assert_eq!(house.hub.fullest(), None, "nobody has anything");
     house.publish(&["a", "b"]);
     assert_eq!(house.hub.fullest(), Some(second));
+    outbox.close_with(b"last".to_vec());
+    assert_eq!(house.hub.fullest(), Some(first), "one that is ending gives no more back");
 }
 
 #[test]

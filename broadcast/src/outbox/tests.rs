@@ -130,6 +130,59 @@ fn a_stuck_client_does_not_hold_on_to_large_buffers() {
 }
 
 #[test]
+fn a_client_that_reads_slowly_but_steadily_gives_back_what_it_got() {
+    let memory = memory();
+    let outbox = Outbox::new(1 << 20, &memory);
+    let filler = "-".repeat(10_000);
+    outbox.set_stuck(true);
+    for number in 0..20_000 {
+        outbox.offer(&frames(&["0123456789", &filler], &memory), 0).unwrap();
+        if number > 100 {
+            outbox.advance(10);
+        }
+    }
+    assert!(memory.held() < 4 * OWN_BYTES_MAX, "{} bytes for 1,010", memory.held());
+}
+
+#[test]
+fn an_ending_session_gives_back_all_but_its_last_frames() {
+    let memory = memory();
+    let outbox = Outbox::new(1 << 20, &memory);
+    let filler = "-".repeat(100_000);
+    outbox.offer(&frames(&[&filler, "abc"], &memory), 0).unwrap();
+    outbox.advance(99_990);
+    outbox.replace_with(b"X".to_vec());
+    assert!(outbox.is_closed());
+    assert_eq!(waiting(&outbox), "----------X");
+    assert!(memory.held() > 100_000, "the frame that was cut is kept whole");
+    outbox.advance(10);
+    assert!(memory.held() < 1_000, "{}", memory.held());
+
+    let outbox = Outbox::new(1 << 20, &memory);
+    let large = frames(&["abc", &filler], &memory);
+    outbox.offer(&large, 0).unwrap();
+    outbox.offer(&large, 1).unwrap();
+    drop(large);
+    outbox.advance(1);
+    outbox.replace_with(b"X".to_vec());
+    assert_eq!(waiting(&outbox), "bcX");
+    assert!(memory.held() < 1_000, "{}", memory.held());
+}
+
+#[test]
+fn a_last_frame_goes_behind_what_waits_or_in_its_place() {
+    let memory = memory();
+    for (bytes_max, expected) in [(100, "abcX"), (3, "X")] {
+        let outbox = Outbox::new(bytes_max, &memory);
+        outbox.offer(&frames(&["abc"], &memory), 0).unwrap();
+        outbox.set_stuck(true);
+        outbox.close_with(b"X".to_vec());
+        assert_eq!(waiting(&outbox), expected);
+        assert!(outbox.is_closed());
+    }
+}
+
+#[test]
 fn a_buffer_that_many_wait_for_is_counted_once_and_given_back() {
     let memory = memory();
     let batch = frames(&["abc"], &memory);

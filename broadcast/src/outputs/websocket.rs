@@ -10,13 +10,13 @@ use std::sync::Arc;
 use actix_codec::Framed;
 use actix_http::body::{BoxBody, MessageBody as _};
 use actix_http::h1::{Codec, SendResponse};
-use actix_http::{ConnectionType, Request, Response};
+use actix_http::{Request, Response};
 use actix_web::dev::{Service, ServiceResponse};
+use actix_web::http::Version;
 use actix_web::http::header::{
     HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
     UPGRADE,
 };
-use actix_web::http::{StatusCode, Version};
 use actix_web::web::Payload;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use base64::Engine as _;
@@ -116,9 +116,6 @@ where
     mark_can_upgrade(&request);
     let mut response: Response<BoxBody> = app.call(request).await?.into();
     let beginning = response.extensions_mut().remove::<Beginning>();
-    if beginning.is_none() && response.status() != StatusCode::UPGRADE_REQUIRED {
-        response.head_mut().set_connection_type(ConnectionType::Close);
-    }
     // No answer of ours is a stream.
     let response = response.map_body(|_, body| body.try_into_bytes().unwrap_or_default());
     let Ok(mut framed) = SendResponse::new(framed, response).await else {

@@ -61,6 +61,7 @@ fn asks_for_dry_run(query: &str) -> bool {
 
 fn refuse_body(inputs: &Inputs, error: BodyError) -> HttpResponse {
     let (status, code) = match error {
+        BodyError::NoRoom => return inputs.refuse_for_now("UNAVAILABLE"),
         BodyError::UnsupportedEncoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA"),
         BodyError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE"),
         BodyError::Corrupt | BodyError::Broken => (StatusCode::BAD_REQUEST, "INVALID_BODY"),
@@ -125,12 +126,23 @@ fn read_draft(body: &Bytes) -> Result<Draft, InvalidBody> {
     let time = read_text(read.time)?;
     Ok(Draft {
         event_type: EventType::parse(read.event.into_owned()).map_err(|_| InvalidBody)?,
-        data: read.data.map(|data| Json::from_checked(body.slice_ref(data.get().as_bytes()))),
+        data: read.data.map(|data| Json::from_checked(keep(body, data.get().as_bytes()))),
         id: read_name(read.id)?,
         source: read_name(read.source)?,
         subject: read_text(read.subject)?,
         time: time.map(Time::parse).transpose().map_err(|_| InvalidBody)?,
     })
+}
+
+/// The data as a part of the body. Where it is a small part, a copy: the event may wait, and must
+/// not hold on to a large body on the account of a small one.
+fn keep(body: &Bytes, data: &[u8]) -> Bytes {
+    const PART_MIN: usize = 2;
+    if data.len() >= body.len() / PART_MIN {
+        body.slice_ref(data)
+    } else {
+        Bytes::copy_from_slice(data)
+    }
 }
 
 /// A string; a value of another kind is ignored, as a member that we do not know would be.

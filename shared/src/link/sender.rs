@@ -5,6 +5,7 @@
 //! is away, events wait here, each until its time-out.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -115,7 +116,7 @@ async fn keep_connected(desk: Rc<Desk>) {
     let mut backoff = BACKOFF_MIN;
     let mut is_reported = false;
     loop {
-        match Conversation::begin(&desk).await {
+        match expire_while(&desk, Conversation::begin(&desk)).await {
             Ok(conversation) => {
                 log::info!("the link is up");
                 (backoff, is_reported) = (BACKOFF_MIN, false);
@@ -132,17 +133,26 @@ async fn keep_connected(desk: Rc<Desk>) {
             Err(_) => {}
         }
         let pause = backoff.mul_f64(0.5 + fastrand::f64() / 2.0);
-        wait_and_expire(&desk, Instant::now() + pause).await;
+        expire_while(&desk, tokio::time::sleep(pause)).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
 }
 
-/// Sleeps, and answers those whose time is over meanwhile.
-async fn wait_and_expire(desk: &Desk, until: Instant) {
-    while Instant::now() < until {
-        let next = desk.queue.borrow().next_deadline().unwrap_or(until);
-        sleep_until(next.min(until)).await;
-        desk.queue.borrow_mut().expire(Instant::now());
+/// Waits for something else, and answers those whose time is over meanwhile. Arms: what is waited
+/// for; another event, whose time may be the next to be over; the next time that is over.
+async fn expire_while<T>(desk: &Desk, awaited: impl Future<Output = T>) -> T {
+    const NOBODY_WAITS: Duration = Duration::from_secs(60);
+    tokio::pin!(awaited);
+    loop {
+        let next = desk.queue.borrow().next_deadline();
+        tokio::select! {
+            biased;
+            output = &mut awaited => return output,
+            () = desk.waiting.notified() => {}
+            () = sleep_until(next.unwrap_or_else(|| Instant::now() + NOBODY_WAITS)) => {
+                desk.queue.borrow_mut().expire(Instant::now());
+            }
+        }
     }
 }
 

@@ -83,6 +83,7 @@ impl Client {
             is_deaf: false,
             admission,
         };
+        client.connection.catch_up();
         if is_known {
             client.settle();
         } else {
@@ -226,9 +227,7 @@ impl Client {
             let code = code.map(u16::to_be_bytes);
             let payload = code.as_ref().map_or(&[][..], <[u8; 2]>::as_slice);
             let close = native::frame(OpCode::Close, payload);
-            if self.connection.outbox.answer(close.clone()).is_err() {
-                self.connection.outbox.replace_with(close);
-            }
+            self.connection.outbox.close_with(close);
         }
         self.connection.phase.set(Phase::Closed { until });
         self.is_deaf = true;
@@ -246,6 +245,14 @@ impl Client {
         }
     }
 
+    /// Gives an answer that has been held back for long enough. Before the read in the same turn:
+    /// nothing was read meanwhile, so nothing else would wake the task when more comes.
+    fn release(&mut self, now: Instant) {
+        if let Some((_, reaction)) = self.held_back.take_if(|(until, _)| *until <= now) {
+            self.react(reaction);
+        }
+    }
+
     /// Does what is due; ready when the connection is over.
     fn tick(&mut self, now: Instant) -> Poll<()> {
         match self.connection.phase.get() {
@@ -256,12 +263,12 @@ impl Client {
                 }
                 return Poll::Ready(());
             }
-            Phase::Closing { .. } | Phase::Closed { .. } => return Poll::Pending,
+            Phase::Closing { .. } | Phase::Closed { .. } => {
+                // Whoever was let go is no longer waited for: the next may come.
+                self.settle();
+                return Poll::Pending;
+            }
             Phase::Open => {}
-        }
-        if let Some((_, reaction)) = self.held_back.take_if(|(until, _)| *until <= now) {
-            self.react(reaction);
-            self.read_frames();
         }
         match self.patience.judge(self.connection.stuck_since(), now) {
             Due::Nothing => {}
@@ -284,7 +291,8 @@ impl Future for Client {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.connection.remember(cx.waker());
-        // What came behind the upgrade request is there already.
+        this.release(Instant::now());
+        // What came behind the upgrade request, or behind what was held back, is there already.
         this.read_frames();
         let mut reads = 0;
         while this.is_reading() && this.poll_read(cx).is_ready() {

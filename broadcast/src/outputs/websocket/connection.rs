@@ -77,6 +77,17 @@ impl Connection {
         })
     }
 
+    /// Makes up for what the worker told all its sessions while this one's upgrade was answered.
+    pub(super) fn catch_up(&self) {
+        if self.worker.is_closed() {
+            return self.hang_up(Disconnect::Restarting);
+        }
+        let tokens = self.worker.shared.tokens.load_full();
+        if let Some(disconnect) = self.judge(&tokens, Timestamp::now()) {
+            self.hang_up(disconnect);
+        }
+    }
+
     /// Where the task is to be woken.
     pub(super) fn remember(&self, waker: &Waker) {
         let mut kept = self.waker.borrow_mut();
@@ -185,8 +196,10 @@ impl Output for Connection {
         self.phase.set(Phase::Closing { until: Instant::now() + CLOSE_TIMEOUT });
         self.unsubscribe_all();
         let close = native::close_frame(disconnect);
-        if disconnect.gives_up_queue() || self.outbox.answer(close.clone()).is_err() {
+        if disconnect.gives_up_queue() {
             self.outbox.replace_with(close);
+        } else {
+            self.outbox.close_with(close);
         }
         self.wake();
     }
