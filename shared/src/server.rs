@@ -11,7 +11,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream as TokioStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
@@ -193,19 +192,22 @@ impl Acceptor {
         while *listening.borrow() {
             tokio::select! {
                 _ = listening.changed() => {}
-                accepted = listener.accept() => self.take(accepted).await,
+                // Back to a stream that another thread's event loop can have.
+                accepted = listener.accept() => {
+                    self.take(accepted.and_then(|(stream, _)| stream.into_std())).await;
+                }
             }
         }
-        // Not in turns with other tasks: the last connection must not be left to a reset.
-        while let Some(Ok(accepted)) = tokio::task::unconstrained(listener.accept()).now_or_never()
-        {
-            self.take(Ok(accepted)).await;
+        // The kernel is asked itself: the event loop need not have seen who came last, and gives
+        // a task only so many in one go.
+        let Ok(listener) = listener.into_std() else { return };
+        while let Some(accepted) = accept_waiting(&listener) {
+            self.take(accepted).await;
         }
     }
 
-    async fn take(&mut self, accepted: io::Result<(TokioStream, SocketAddr)>) {
-        // Back to a stream that another thread's event loop can have.
-        let stream = match accepted.and_then(|(stream, _)| stream.into_std()) {
+    async fn take(&mut self, accepted: io::Result<TcpStream>) {
+        let stream = match accepted {
             Ok(stream) => stream,
             Err(error) if is_exhaustion(&error) => {
                 log::error!("no connection can be accepted for now: {error}");
@@ -225,6 +227,15 @@ impl Acceptor {
         if !is_taken {
             self.occupancy.leave();
         }
+    }
+}
+
+/// One of the connections that wait; `None` if none does.
+fn accept_waiting(listener: &std::net::TcpListener) -> Option<io::Result<TcpStream>> {
+    match listener.accept() {
+        Ok((stream, _)) => Some(stream.set_nonblocking(true).map(|()| stream)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        Err(error) => Some(Err(error)),
     }
 }
 

@@ -185,8 +185,9 @@ async fn a_link_that_swallows_everything_is_given_up_and_made_anew() {
         assert_eq!((status, body.contains("unknown")), (503, true), "event {number}: {body}");
     }
     assert!((1..8).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
-    // HARDENING's limit of silence is 10 s.
-    gateway.listen.wait_for_log("the link is down: broadcast is silent");
+    // Both have the same limit of silence, and either may be the first to see it.
+    gateway.listen.wait_for_log("the link is down");
+    assert!((9..25).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
     assert_eq!(gateway.listen.metric("fanfare_memory_held_bytes").await, 0.0);
     proxy.cut();
     manners.holds_events.store(false, Ordering::SeqCst);
