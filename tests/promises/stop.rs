@@ -61,12 +61,12 @@ async fn hear_to_the_end(mut subscriber: Subscriber) -> (Vec<u64>, (u16, String)
 }
 
 /// What one publisher saw: the events that were taken, and the refusals.
-type Outcome = (BTreeSet<u64>, Vec<(u16, String)>);
+type Seen = (BTreeSet<u64>, Vec<(u16, String)>);
 
 /// So many tasks that publish.
 struct Load {
     is_over: Arc<AtomicBool>,
-    tasks: JoinSet<Outcome>,
+    tasks: JoinSet<Seen>,
 }
 
 impl Load {
