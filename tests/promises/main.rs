@@ -26,6 +26,7 @@ mod publish_link;
 mod reloads;
 mod secrets;
 mod settings;
+mod slow_consumers;
 mod stop;
 mod subscribe;
 mod tls;
