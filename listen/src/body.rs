@@ -86,7 +86,7 @@ pub async fn read(
             return Err(BodyError::TooLarge);
         }
         held.resize(length_of(first.as_ref(), &packed) + chunk.len());
-        if memory.is_short() {
+        if held.is_in_need() {
             return Err(BodyError::NoRoom);
         }
         // Most bodies come in one piece, which is kept as it is.

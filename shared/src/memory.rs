@@ -35,7 +35,11 @@ impl Memory {
 
     /// Whether new events must be refused until clients have taken what waits for them.
     pub fn is_short(&self) -> bool {
-        self.held() > self.limit / 100 * PUBLISH_PERCENT
+        self.is_short_beside(0)
+    }
+
+    fn is_short_beside(&self, bytes: usize) -> bool {
+        self.held().saturating_sub(bytes) > self.limit / 100 * PUBLISH_PERCENT
     }
 
     /// Whether something must be given back now.
@@ -55,6 +59,11 @@ impl Held {
     /// How many bytes they are.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether memory would be short without them: what is alone always has room.
+    pub fn is_in_need(&self) -> bool {
+        self.memory.is_short_beside(self.bytes)
     }
 
     /// Changes how many bytes they are.
@@ -82,8 +91,10 @@ mod tests {
         assert!(!memory.is_short());
         let second = memory.hold(1);
         assert!(memory.is_short() && !memory.is_exceeded());
+        assert!(!first.is_in_need() && !second.is_in_need());
         first.resize(1000);
         assert!(memory.is_exceeded());
+        assert!(second.is_in_need() && !first.is_in_need());
         drop((first, second));
         assert_eq!(memory.held(), 0);
     }
