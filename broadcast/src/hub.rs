@@ -91,7 +91,7 @@ impl Hub {
         if pattern.is_wild() {
             self.wild.remove(pattern, id);
         } else if let Some(ids) = self.exact.get_mut(pattern.as_str()) {
-            ids.retain(|other| *other != id);
+            take_out(ids, id);
             if ids.is_empty() {
                 self.exact.remove(pattern.as_str());
             }
@@ -154,6 +154,14 @@ impl Hub {
         let sessions = self.subscribers.iter().filter(|(_, it)| !it.outbox.is_closed());
         let fullest = sessions.max_by_key(|(_, it)| it.outbox.bytes());
         fullest.filter(|(_, it)| it.outbox.bytes() > 0).map(|(key, _)| SessionId(key))
+    }
+}
+
+/// Takes one id out; the order of the others does not matter. Sessions that end together are
+/// mostly found at the front.
+fn take_out(ids: &mut Vec<SessionId>, id: SessionId) {
+    if let Some(at) = ids.iter().position(|other| *other == id) {
+        ids.swap_remove(at);
     }
 }
 

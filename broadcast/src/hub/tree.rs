@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use shared::pattern::{Pattern, Token};
 
-use crate::hub::SessionId;
+use crate::hub::{SessionId, take_out};
 
 /// One step into the patterns: what may follow, and who is subscribed here.
 #[derive(Debug, Default)]
@@ -38,8 +38,8 @@ impl PatternTree {
 
     fn remove_along<'a>(&mut self, tokens: &mut impl Iterator<Item = Token<'a>>, id: SessionId) {
         match tokens.next() {
-            None => self.here.retain(|other| *other != id),
-            Some(Token::Rest) => self.rest.retain(|other| *other != id),
+            None => take_out(&mut self.here, id),
+            Some(Token::Rest) => take_out(&mut self.rest, id),
             Some(Token::One) => {
                 if let Some(one) = &mut self.one {
                     one.remove_along(tokens, id);

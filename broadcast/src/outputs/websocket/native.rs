@@ -110,7 +110,7 @@ impl Native {
         let events = message.events()?;
         let principal = self.principal_of(message, court.tokens)?;
         let session = self.session.as_ref();
-        let texts = || events.iter().map(String::as_str);
+        let texts = || events.iter().flatten().map(String::as_str);
         let count = match session {
             Some(session) => session.count_with(texts()),
             None => texts().collect::<std::collections::BTreeSet<_>>().len(),
@@ -120,6 +120,9 @@ impl Native {
         }
         let patterns: Result<Vec<Pattern>, _> = texts().map(Pattern::parse).collect();
         let patterns = patterns.map_err(|_| Refusal::Events)?;
+        if events.iter().any(Option::is_none) {
+            return Err(Refusal::Events);
+        }
         if !patterns.iter().all(|pattern| principal.grant.may_subscribe(pattern)) {
             return Err(Refusal::Forbidden);
         }
@@ -166,7 +169,7 @@ impl Native {
         };
         // What can be no pattern was never subscribed.
         let patterns: Vec<Pattern> =
-            events.into_iter().filter_map(|text| Pattern::parse(text).ok()).collect();
+            events.into_iter().flatten().filter_map(|text| Pattern::parse(text).ok()).collect();
         if let Some(session) = &mut self.session {
             session.unsubscribe(patterns.iter(), court.hub);
         }
@@ -232,9 +235,17 @@ impl<'a> Message<'a> {
             .is_some_and(|it| serde_json::from_str::<String>(it.get()).is_ok_and(|it| it == kind))
     }
 
-    fn events(&self) -> Result<Vec<String>, Refusal> {
+    /// The strings of the list; `None` for one that is no Unicode text (half a surrogate pair),
+    /// and so can be no type.
+    fn events(&self) -> Result<Vec<Option<String>>, Refusal> {
         let events = self.events.ok_or(Refusal::EventsMissing)?;
-        serde_json::from_str(events.get()).map_err(|_| Refusal::EventsMissing)
+        let events: Vec<&RawValue> =
+            serde_json::from_str(events.get()).map_err(|_| Refusal::EventsMissing)?;
+        let read = |event: &RawValue| match event.get().starts_with('"') {
+            true => Ok(serde_json::from_str(event.get()).ok()),
+            false => Err(Refusal::EventsMissing),
+        };
+        events.into_iter().map(read).collect()
     }
 
     fn credentials(&self) -> Result<Credentials, Refusal> {

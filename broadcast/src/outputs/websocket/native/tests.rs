@@ -81,6 +81,8 @@ fn each_fault_has_its_code_and_the_first_in_order_wins() {
         (&init(token, r#"["a","b","c",""]"#), "TOO_MANY_EVENTS"),
         (&init(token, r#"["a","b",""]"#), "INVALID_EVENTS"),
         (&init(token, r#"["a\n"]"#), "INVALID_EVENTS"),
+        (&init(token, r#"["a","\ud800"]"#), "INVALID_EVENTS"),
+        (&init("unknown-unknown-1", r#"["\ud800"]"#), "UNAUTHENTICATED"),
         (&init("narrow-token-0001", r#"["invoice",""]"#), "INVALID_EVENTS"),
         (&init("narrow-token-0001", r#"["order.paid",">"]"#), "FORBIDDEN"),
         (&init("narrow-token-0001", r#"["order.>"]"#), "OK"),
