@@ -245,12 +245,37 @@ impl Client {
         }
     }
 
-    /// Gives an answer that has been held back for long enough. Before the read in the same turn:
-    /// nothing was read meanwhile, so nothing else would wake the task when more comes.
-    fn release(&mut self, now: Instant) {
+    /// Reads what has come. While an answer is held back nothing is read, so nothing else would wake
+    /// the task: when its time has come, the reading goes on in the same turn.
+    fn listen(&mut self, now: Instant, cx: &mut Context<'_>) {
+        if self.connection.phase.get() != Phase::Open {
+            self.held_back = None;
+        }
         if let Some((_, reaction)) = self.held_back.take_if(|(until, _)| *until <= now) {
             self.react(reaction);
         }
+        // What came behind the upgrade request, or behind what was held back, is there already.
+        self.read_frames();
+        let mut reads = 0;
+        while self.is_reading() && self.poll_read(cx).is_ready() {
+            reads += 1;
+            if reads == READS_A_TURN {
+                cx.waker().wake_by_ref();
+                return;
+            }
+        }
+    }
+
+    /// Writes what the socket takes; ready when the last word is written.
+    fn write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_stuck = self.connection.poll_flush(cx).is_pending();
+        self.connection.set_stuck(is_stuck);
+        let phase = self.connection.phase.get();
+        let is_done = matches!(phase, Phase::Closed { .. }) && !is_stuck;
+        if is_done || (self.is_deaf && !is_stuck) {
+            self.connection.poll_shutdown(cx);
+        }
+        if is_done || phase == Phase::Broken { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Does what is due; ready when the connection is over.
@@ -291,30 +316,10 @@ impl Future for Client {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.connection.remember(cx.waker());
-        this.release(Instant::now());
-        // What came behind the upgrade request, or behind what was held back, is there already.
-        this.read_frames();
-        let mut reads = 0;
-        while this.is_reading() && this.poll_read(cx).is_ready() {
-            reads += 1;
-            if reads == READS_A_TURN {
-                cx.waker().wake_by_ref();
-                break;
-            }
-        }
         loop {
             let now = Instant::now();
-            if this.tick(now).is_ready() {
-                return Poll::Ready(());
-            }
-            let is_stuck = this.connection.poll_flush(cx).is_pending();
-            this.connection.set_stuck(is_stuck);
-            let phase = this.connection.phase.get();
-            let is_done = matches!(phase, Phase::Closed { .. }) && !is_stuck;
-            if is_done || (this.is_deaf && !is_stuck) {
-                this.connection.poll_shutdown(cx);
-            }
-            if is_done || phase == Phase::Broken {
+            this.listen(now, cx);
+            if this.tick(now).is_ready() || this.write(cx).is_ready() {
                 return Poll::Ready(());
             }
             let deadline = this.next_deadline();
