@@ -112,13 +112,6 @@ impl Hub {
         }
     }
 
-    /// Says that the session's outbox has something to be written.
-    pub fn mark_due(&mut self, id: SessionId) {
-        if let Some(subscriber) = self.subscribers.get_mut(id.0) {
-            subscriber.mark_due(id, &mut self.due);
-        }
-    }
-
     /// Takes the sessions whose outboxes have something new.
     pub fn take_due(&mut self, taken: &mut Vec<SessionId>) {
         taken.append(&mut self.due);
@@ -127,21 +120,6 @@ impl Hub {
                 subscriber.is_due = false;
             }
         }
-    }
-
-    /// Whether the session is in the hub.
-    pub fn contains(&self, id: SessionId) -> bool {
-        self.subscribers.contains(id.0)
-    }
-
-    /// How many sessions there are.
-    pub fn len(&self) -> usize {
-        self.subscribers.len()
-    }
-
-    /// Whether there is no session.
-    pub fn is_empty(&self) -> bool {
-        self.subscribers.is_empty()
     }
 
     /// Takes the number of deliveries since the last time.
