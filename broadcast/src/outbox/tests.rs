@@ -33,6 +33,16 @@ fn adjacent_frames_of_a_batch_leave_in_one_piece() {
 }
 
 #[test]
+fn places_that_only_look_adjacent_are_told_apart() {
+    let memory = memory();
+    let outbox = Outbox::new(100, &memory);
+    let (first, second) = (frames(&["abc", "def"], &memory), frames(&["ghi", "jkl"], &memory));
+    outbox.offer(&first, 0).unwrap();
+    outbox.offer(&second, 1).unwrap();
+    assert_eq!(waiting(&outbox), "abcjkl");
+}
+
+#[test]
 fn frames_that_are_not_meant_for_a_client_are_left_out() {
     let memory = memory();
     let outbox = Outbox::new(100, &memory);
@@ -185,15 +195,18 @@ fn a_last_frame_goes_behind_what_waits_or_in_its_place() {
 #[test]
 fn a_buffer_that_many_wait_for_is_counted_once_and_given_back() {
     let memory = memory();
-    let batch = frames(&["abc"], &memory);
-    let one = memory.held();
-    let outboxes: Vec<Outbox> = (0..100).map(|_| Outbox::new(100, &memory)).collect();
-    for outbox in &outboxes {
-        outbox.offer(&batch, 0).unwrap();
+    for is_stuck in [false, true] {
+        let batch = frames(&["abc", "d"], &memory);
+        let one = memory.held();
+        let outboxes: Vec<Outbox> = (0..100).map(|_| Outbox::new(100, &memory)).collect();
+        for outbox in &outboxes {
+            outbox.set_stuck(is_stuck);
+            outbox.offer(&batch, 0).unwrap();
+        }
+        assert_eq!(memory.held(), one, "a large part of a buffer is not copied");
+        drop((batch, outboxes));
+        assert_eq!(memory.held(), 0);
     }
-    assert_eq!(memory.held(), one);
-    drop((batch, outboxes));
-    assert_eq!(memory.held(), 0);
 }
 
 proptest! {
