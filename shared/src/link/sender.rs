@@ -473,3 +473,6 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
