@@ -175,9 +175,9 @@ async fn a_client_that_reads_nothing_does_not_hold_up_the_stop() {
 async fn publishers_are_held_over_restarts_of_broadcast_and_all_get_200() {
     let house = House::new().set("PUBLISH_TIMEOUT", "30s");
     let gateway = house.open();
-    let load = Load::begin(&gateway, 20);
+    let load = Load::begin(&gateway, 40);
     let Gateway { listen, mut broadcast, house } = gateway;
-    for _ in 0..5 {
+    for _ in 0..12 {
         until("some events", async || {
             (broadcast.metric("fanfare_events_accepted_total").await > 100.0).then_some(())
         })
