@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::client::let_pass;
-use crate::gateway::{Gateway, House, Process, TOKEN};
+use crate::gateway::{Gateway, House, PATIENCE, Process, TOKEN};
 use crate::wire::{Wire, event_request};
 
 const OK: &str = r#"{"code":"OK"}"#;
@@ -27,7 +27,8 @@ async fn read_last_answer(wire: &mut Wire) -> (String, String) {
 
 /// Writes a byte each half second, until the other side answers.
 async fn dribble(wire: &mut Wire, bytes: impl Iterator<Item = u8>) {
-    for byte in bytes {
+    let deadline = Instant::now() + PATIENCE;
+    for byte in bytes.take_while(|_| Instant::now() < deadline) {
         // The answer may be there and the connection ended.
         if wire.stream.write_all(&[byte]).await.is_err() {
             return;

@@ -127,6 +127,7 @@ async fn a_stranger_on_the_socket_ends_its_own_connection_and_nothing_else() {
         ("garbage", (0..4096_u32).map(|it| (it * 7919 % 251) as u8).collect()),
     ];
     for (what, bytes) in table {
+        let begun = Instant::now();
         let mut stream = stranger(&gateway.house);
         // It may hang up before it has read all of it.
         let _ = stream.write_all(&bytes);
@@ -135,6 +136,8 @@ async fn a_stranger_on_the_socket_ends_its_own_connection_and_nothing_else() {
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{what}: {error}");
         }
         assert!(hello_of_broadcast(&heard), "{what}: {heard:?}");
+        // Ended for what it said, not for its silence after that.
+        assert!(begun.elapsed() < Duration::from_secs(5), "{what}: {:?}", begun.elapsed());
     }
     let grown = peak_memory(&gateway.broadcast) - before;
     assert!(grown < 8 * 1024 * 1024, "{grown} bytes more");

@@ -131,6 +131,29 @@ async fn broadcast_delivers_all_it_acknowledged_and_then_closes_every_session() 
 }
 
 #[tokio::test]
+async fn a_client_that_lags_gets_all_that_was_acknowledged_before_its_close() {
+    let gateway = Gateway::open();
+    let mut lagging = Wire::subscribe_narrow(&gateway.broadcast, r#"["a"]"#).await;
+    let padding = "x".repeat(64 * 1024);
+    let mut fired = 0;
+    until("much of it waits", async || {
+        fire(&gateway, "a", &format!(r#"{{"n":{fired},"padding":"{padding}"}}"#)).await;
+        fired += 1;
+        (gateway.broadcast.metric("fanfare_outbox_bytes").await > 1_000_000.0).then_some(())
+    })
+    .await;
+    gateway.broadcast.signal(Signal::TERM);
+    gateway.broadcast.wait_for_log("hanging up: restarting");
+    for number in 0..fired {
+        let (first, payload) = lagging.read_frame().await;
+        assert_eq!(first, 0x81, "event {number} is missing");
+        let event: Value = serde_json::from_slice(&payload).unwrap();
+        assert_eq!(event["data"]["n"], number);
+    }
+    assert_eq!(lagging.read_close().await, restarting());
+}
+
+#[tokio::test]
 async fn a_client_that_reads_nothing_does_not_hold_up_the_stop() {
     let house = House::new().set("DRAIN_TIMEOUT", "2s");
     let gateway = house.open();
@@ -155,9 +178,9 @@ async fn a_client_that_reads_nothing_does_not_hold_up_the_stop() {
 async fn publishers_are_held_over_restarts_of_broadcast_and_all_get_200() {
     let house = House::new().set("PUBLISH_TIMEOUT", "30s");
     let gateway = house.open();
-    let load = Load::begin(&gateway, 20);
+    let load = Load::begin(&gateway, 40);
     let Gateway { listen, mut broadcast, house } = gateway;
-    for _ in 0..5 {
+    for _ in 0..12 {
         until("some events", async || {
             (broadcast.metric("fanfare_events_accepted_total").await > 100.0).then_some(())
         })

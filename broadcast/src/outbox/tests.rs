@@ -87,7 +87,9 @@ fn a_client_whose_socket_still_takes_bytes_is_not_slow() {
     let batch = frames(&["1234", "5678", "9"], &memory);
     assert_eq!(outbox.offer(&batch, 0), Ok(()));
     assert_eq!(outbox.offer(&batch, 1), Ok(()));
+    assert!(!outbox.is_stuck());
     outbox.set_stuck(true);
+    assert!(outbox.is_stuck());
     assert_eq!(outbox.offer(&batch, 2), Err(SlowConsumer));
 }
 

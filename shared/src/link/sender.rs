@@ -333,3 +333,6 @@ impl<'a> Conversation<'a> {
 fn check_read(read: io::Result<usize>) -> io::Result<()> {
     if read? == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests;
