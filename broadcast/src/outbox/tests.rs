@@ -65,6 +65,8 @@ fn what_was_written_is_taken_off_wherever_it_was_cut() {
     assert_eq!(waiting(&outbox), "hi");
     outbox.advance(2);
     assert_eq!((waiting(&outbox).as_str(), outbox.bytes()), ("", 0));
+    drop(batch);
+    assert_eq!(memory.held(), 0, "what was sent is given back");
 }
 
 #[test]
