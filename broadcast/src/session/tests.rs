@@ -5,6 +5,7 @@ use shared::memory::Memory;
 use shared::tokens::file;
 
 use super::*;
+use crate::interest::Interest;
 use crate::outbox::Outbox;
 use crate::publication::Format;
 
@@ -81,4 +82,17 @@ fn a_credential_expires_at_its_instant() {
 fn the_same_pattern_counts_once() {
     let (session, _hub) = session("0123456789abcdef", &["a", "b"]);
     assert_eq!(session.count_with(["a", "c", "c"].into_iter()), 3);
+}
+
+#[test]
+fn a_session_that_ends_is_subscribed_to_nothing_in_its_hub_either() {
+    let interest: Arc<Interest> = Arc::default();
+    let mut hub = Hub::new(Arc::clone(&interest));
+    let id = hub.enter(Rc::new(Outbox::new(1, &Memory::new(1))), &NOTHING);
+    let mut session = Session::new(id, principal(&tokens("0123456789abcdef")));
+    session.subscribe(vec![pattern("a"), pattern("b.>")], &mut hub);
+    assert!(interest.is_any());
+    session.unsubscribe_all(&mut hub);
+    assert!(!interest.is_any());
+    assert_eq!(session.patterns().count(), 0);
 }
