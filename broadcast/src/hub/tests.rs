@@ -113,6 +113,7 @@ fn what_was_unsubscribed_or_left_gets_nothing_more() {
     assert_eq!(read(&outbox), "");
     assert!(!house.hub.subscribers.contains(id.0));
     assert!(house.hub.exact.is_empty(), "nothing stays behind");
+    assert!(house.hub.wild.is_bare(), "no branch either");
     assert!(!house.hub.interest.is_any());
 }
 

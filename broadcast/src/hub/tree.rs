@@ -59,7 +59,8 @@ impl PatternTree {
         }
     }
 
-    fn is_bare(&self) -> bool {
+    /// Whether nobody is subscribed to anything here.
+    pub(super) fn is_bare(&self) -> bool {
         self.literal.is_empty()
             && self.one.is_none()
             && self.rest.is_empty()

@@ -144,6 +144,17 @@ fn a_stuck_client_does_not_hold_on_to_large_buffers() {
 }
 
 #[test]
+fn a_copy_never_goes_behind_what_the_client_must_not_get() {
+    let memory = memory();
+    let outbox = Outbox::new(1 << 20, &memory);
+    let filler = "-".repeat(1000);
+    outbox.offer(&frames(&["abc", "def"], &memory), 0).unwrap();
+    outbox.set_stuck(true);
+    outbox.offer(&frames(&["x", &filler], &memory), 0).unwrap();
+    assert_eq!(waiting(&outbox), "abcx");
+}
+
+#[test]
 fn a_client_that_reads_slowly_but_steadily_gives_back_what_it_got() {
     let memory = memory();
     let outbox = Outbox::new(1 << 20, &memory);
