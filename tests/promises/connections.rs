@@ -160,7 +160,7 @@ fn limit_descriptors(process: &Process, count: Option<u64>) {
     let pid = Pid::from_raw(i32::try_from(process.pid()).unwrap());
     // The child of this test has its hard limit.
     let maximum = getrlimit(Resource::Nofile).maximum;
-    let current = count.map_or(maximum, |count| Some(count));
+    let current = count.or(maximum);
     prlimit(pid, Resource::Nofile, Rlimit { current, maximum }).unwrap();
 }
 
