@@ -19,6 +19,7 @@ mod origins;
 mod publish;
 mod secrets;
 mod settings;
+mod slow_consumers;
 mod stop;
 mod subscribe;
 mod tls;
