@@ -160,7 +160,7 @@ fn limit_descriptors(process: &Process, count: Option<u64>) {
     let pid = Pid::from_raw(i32::try_from(process.pid()).unwrap());
     // The child of this test has its hard limit.
     let maximum = getrlimit(Resource::Nofile).maximum;
-    let current = count.map_or(maximum, Some);
+    let current = count.or(maximum);
     prlimit(pid, Resource::Nofile, Rlimit { current, maximum }).unwrap();
 }
 
@@ -228,10 +228,14 @@ async fn above_the_limit_of_memory_the_fullest_queue_is_closed() {
     let gateway = House::new().set("MEMORY_LIMIT", "1MiB").set("WORKERS", 1).open();
     let mut fullest = Wire::subscribe_narrow(&gateway.broadcast, r#"["big"]"#).await;
     let mut other = Subscriber::subscribe(&gateway.broadcast, &["small"]).await;
-    // Half of the limit waits, then one event of nearly all of it comes.
-    let half = "x".repeat(100 * 1024);
+    // Some of the limit waits, then one event of nearly all of it comes.
+    let some = "x".repeat(100 * 1024);
+    let mut fired = 0.0;
     until("some of it waits", async || {
-        fire(&gateway, "big", &format!("\"{half}\"")).await;
+        fire(&gateway, "big", &format!("\"{some}\"")).await;
+        fired += 1.0;
+        // In step, so that what is held waits for the client alone.
+        gateway.broadcast.wait_for_metric("fanfare_events_delivered_total", fired).await;
         let held = gateway.broadcast.metric("fanfare_memory_held_bytes").await;
         (held > 200_000.0).then_some(())
     })

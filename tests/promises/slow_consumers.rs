@@ -1,5 +1,4 @@
-//! Clients that read too slowly or not at all (HARDENING, "WebSocket"): they are let go alone, and
-//! cost their bound and no more.
+//! Clients that read too slowly, and what they cost the others (HARDENING, "WebSocket").
 
 use std::time::{Duration, Instant};
 
@@ -81,12 +80,9 @@ async fn an_outbox_of_which_no_byte_moves_for_15_seconds_ends_its_session() {
     let gateway = Gateway::open();
     let _frozen = Wire::subscribe_narrow(&gateway.broadcast, r#"["big"]"#).await;
     // More than the sockets hold, and less than the outbox does.
-    let has_some = async || gateway.broadcast.metric("fanfare_outbox_bytes").await > 0.0;
     let begun = Instant::now();
-    let mut seen = 0;
     fire_until(&gateway, async || {
-        seen = if has_some().await { seen + 1 } else { 0 };
-        seen > 3
+        gateway.broadcast.metric("fanfare_outbox_bytes").await > 500_000.0
     })
     .await;
     assert_eq!(gateway.broadcast.metric("fanfare_slow_consumers_total").await, 0.0);

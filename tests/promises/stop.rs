@@ -22,12 +22,15 @@ fn restarting() -> (u16, String) {
     (1012, "restarting".to_owned())
 }
 
+/// The numbers of the events that got 200, and what the others got.
+type Published = (BTreeSet<u64>, Vec<(u16, String)>);
+
 /// Publishes numbered events, one after the other, until `is_over`: the numbers that got 200.
 async fn publish_until(
     url: String,
     numbers: Arc<AtomicU64>,
     is_over: Arc<AtomicBool>,
-) -> (BTreeSet<u64>, Vec<(u16, String)>) {
+) -> Published {
     let client = reqwest::Client::new();
     let (mut accepted, mut refused) = (BTreeSet::new(), Vec::new());
     while !is_over.load(Ordering::SeqCst) {
@@ -60,13 +63,10 @@ async fn hear_to_the_end(mut subscriber: Subscriber) -> (Vec<u64>, (u16, String)
     }
 }
 
-/// What one publisher saw: the events that were taken, and the refusals.
-type Seen = (BTreeSet<u64>, Vec<(u16, String)>);
-
 /// So many tasks that publish.
 struct Load {
     is_over: Arc<AtomicBool>,
-    tasks: JoinSet<Seen>,
+    tasks: JoinSet<Published>,
 }
 
 impl Load {
@@ -80,7 +80,7 @@ impl Load {
         Self { is_over, tasks }
     }
 
-    async fn end(self) -> (BTreeSet<u64>, Vec<(u16, String)>) {
+    async fn end(self) -> Published {
         self.is_over.store(true, Ordering::SeqCst);
         let (mut accepted, mut refused) = (BTreeSet::new(), Vec::new());
         for (more, other) in self.tasks.join_all().await {

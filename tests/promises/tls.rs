@@ -175,8 +175,8 @@ async fn a_new_certificate_is_taken_live_by_both_and_sessions_stay() {
     assert_eq!(answer, b"HTTP/1.1 200");
 }
 
-/// What is wrong with the files, and how to make it so.
-type Breakage<'a> = (&'a str, Box<dyn Fn() + 'a>);
+/// What spoils the files.
+type Breakage<'a> = Box<dyn Fn() + 'a>;
 
 #[tokio::test]
 async fn a_pair_that_does_not_match_is_refused_and_the_old_one_stays() {
@@ -184,7 +184,7 @@ async fn a_pair_that_does_not_match_is_refused_and_the_old_one_stays() {
     let gateway = house.open();
     let new = Pair::new();
     let path = |name: &str| gateway.house.folder.path().join(name);
-    let breakages: [Breakage<'_>; 4] = [
+    let breakages: [(&str, Breakage<'_>); 4] = [
         ("another key", Box::new(|| fs::write(path("cert.key"), new.key.serialize_pem()).unwrap())),
         ("no certificate", Box::new(|| fs::write(path("cert.crt"), "nothing").unwrap())),
         ("half a key", Box::new(|| fs::write(path("cert.key"), "-----BEGIN PRIVATE").unwrap())),

@@ -1,4 +1,4 @@
-//! What a WebSocket client may not do, and what it costs the others (HARDENING, "WebSocket").
+//! What a WebSocket client may not do (HARDENING, "WebSocket").
 
 use std::time::{Duration, Instant};
 
