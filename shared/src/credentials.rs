@@ -199,6 +199,14 @@ mod tests {
     }
 
     #[test]
+    fn a_digest_matches_only_itself() {
+        let digest = Digest::of("0123456789abcdef");
+        assert!(digest.matches(&Digest::of("0123456789abcdef")));
+        assert!(!digest.matches(&Digest::of("0123456789abcdeg")));
+        assert_eq!(format!("{digest:?}"), "***");
+    }
+
+    #[test]
     fn debug_shows_no_secret_and_no_digest() {
         let shown = format!("{:?}", Credentials::read("Basic 0123456789abcdef"));
         assert!(
