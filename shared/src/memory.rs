@@ -89,9 +89,12 @@ mod tests {
         let memory = Memory::new(1000);
         let mut first = memory.hold(600);
         assert!(!memory.is_short());
+        assert_eq!(first.bytes(), 600);
         let second = memory.hold(1);
         assert!(memory.is_short() && !memory.is_exceeded());
         assert!(!first.is_in_need() && !second.is_in_need());
+        first.resize(999);
+        assert!(!memory.is_exceeded(), "the limit itself is allowed");
         first.resize(1000);
         assert!(memory.is_exceeded());
         assert!(second.is_in_need() && !first.is_in_need());

@@ -126,6 +126,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_is_let_go_is_counted_by_reason_and_a_drain_shows() {
+        let occupancy = Occupancy::new(2);
+        assert_eq!(occupancy.enter(), Some(false));
+        let (place, _leash) = Admission::new(Arc::clone(&occupancy), &Leashes::default(), false);
+        for (count, violation) in (1..).zip(Violation::ALL) {
+            (0..count).for_each(|_| place.note(violation));
+        }
+        assert_eq!(Violation::ALL.map(|violation| occupancy.violations(violation)), [1, 2, 3]);
+        assert!(!occupancy.is_draining());
+        occupancy.drain();
+        assert!(occupancy.is_draining());
+    }
+
+    #[test]
     fn beyond_the_total_64_are_told_so_and_then_none() {
         let occupancy = Occupancy::new(2);
         let leashes = Leashes::default();

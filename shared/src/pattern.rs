@@ -149,6 +149,7 @@ mod tests {
             ("*.*", "order.*", true),
             ("order.paid", "order.*", false),
             ("order.paid", "order.paid", true),
+            ("order.paid", "order.late", false),
             ("*", "order.paid", false),
             ("*.>", "a.>", true),
             ("*.>", ">", false),

@@ -54,3 +54,18 @@ impl Grant {
         self.subscribe.iter().any(|granted| granted.covers(pattern))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_is_for_what_it_names_and_for_nothing_else() {
+        let pattern = |text: &str| Pattern::parse(text.to_owned()).unwrap();
+        let grant =
+            Grant { publish: vec![pattern("a.*")], subscribe: vec![pattern("b.>")], admin: false };
+        let event_type = |text: &str| EventType::parse(text.to_owned()).unwrap();
+        assert!(grant.may_publish(&event_type("a.x")) && !grant.may_publish(&event_type("b.x")));
+        assert!(grant.may_subscribe(&pattern("b.*")) && !grant.may_subscribe(&pattern("a.*")));
+    }
+}

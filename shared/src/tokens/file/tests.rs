@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::credentials::Credentials;
+use crate::reload::Source as _;
 use crate::tokens::AuthError;
 
 const SECRET: &str = "0123456789abcdef";
@@ -153,6 +154,18 @@ fn a_principal_is_found_again_in_a_later_table() {
     let anonymous = old.authenticate(&Credentials::Absent).unwrap();
     assert!(new.judge_again(&anonymous).is_none());
     assert!(Tokens::default().judge_again(&principal).is_none());
+}
+
+#[test]
+fn only_a_table_that_admitted_somebody_can_withdraw_all() {
+    let file = crate::tokens::TokensFile::new("tokens".into());
+    let withdraws = |old: &str, new: &str| {
+        file.withdraws_all(&parse(old.as_bytes()).0, &parse(new.as_bytes()).0)
+    };
+    assert!(withdraws("0123456789abcdef", ""));
+    assert!(withdraws("anonymous", ""));
+    assert!(!withdraws("", "0123456789abcdef") && !withdraws("", ""));
+    assert!(!withdraws("0123456789abcdef\nfedcba9876543210", "0123456789abcdef"));
 }
 
 #[test]
