@@ -4,6 +4,8 @@
 //! check when it skips over a value is its depth and its UTF-8, and both are done here.
 
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 /// HARDENING, "JSON and names": arrays and objects nest at most so deep, the outermost counted.
 pub const NESTING_MAX: usize = 128;
@@ -45,6 +47,18 @@ fn after_string(mut text: &[u8]) -> &[u8] {
         }
     }
     &[]
+}
+
+/// For a member that may be absent, as its `deserialize_with`: serde reads a `null` into an `Option`
+/// as its absence, and for us the two differ.
+///
+/// # Errors
+///
+/// Those of the deserializer.
+pub fn present<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
 }
 
 /// Checks that `text` is one JSON value in UTF-8, nested at most [`NESTING_MAX`] deep.

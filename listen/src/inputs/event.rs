@@ -8,11 +8,11 @@ use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::event::{Draft, EventType, Json, Time};
 use shared::http::{json, retry_after};
-use shared::json::is_shallow;
+use shared::json::{is_shallow, present};
 use shared::principal::Principal;
 use shared::publisher::{Identity, PublishError};
 
@@ -105,11 +105,6 @@ struct NativeBody<'a> {
     subject: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     time: Option<&'a RawValue>,
-}
-
-/// serde reads a `null` into an `Option` as its absence; for data the two differ.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    Deserialize::deserialize(deserializer).map(Some)
 }
 
 /// Reads a body; `data` stays the very bytes of it.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use actix_http::ws::{OpCode, Parser};
 use bytes::BytesMut;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::credentials::Credentials;
 use shared::event::Event;
-use shared::json::is_shallow;
+use shared::json::{is_shallow, present};
 use shared::pattern::Pattern;
 use shared::principal::Principal;
 use shared::tokens::{AuthError, Tokens};
@@ -210,11 +210,6 @@ struct Message<'a> {
     authentication: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     events: Option<&'a RawValue>,
-}
-
-/// serde reads a `null` into an `Option` as its absence; here the two differ.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    Deserialize::deserialize(deserializer).map(Some)
 }
 
 impl<'a> Message<'a> {
