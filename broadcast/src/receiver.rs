@@ -196,17 +196,17 @@ impl Conversation {
                 _ if !self.has_greeted => {
                     return Err(io::Error::other("it does not begin with a hello"));
                 }
-                Frame::Event(number, _) if is_short => {
+                Frame::Event(number, ..) if is_short => {
                     self.parts.refused.inc();
                     Frame::Refusal(number).encode(&mut self.out);
                 }
-                Frame::Event(number, event) => {
+                Frame::Event(number, _, event) => {
                     bytes += event.size();
                     events.push(event);
                     self.submitted = number;
                 }
                 Frame::Request(number, frame::Request::Ping) => {
-                    Frame::Answer(number).encode(&mut self.out);
+                    Frame::Answer(number, 0).encode(&mut self.out);
                 }
                 _ => return Err(io::Error::other("it sent what only broadcast may send")),
             }

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use jiff::Timestamp;
 
+pub mod encoding;
+
 /// WIRE §0: an event type has 1–255 bytes.
 pub const TYPE_BYTES_MAX: usize = 255;
 

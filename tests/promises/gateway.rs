@@ -42,6 +42,7 @@ impl House {
             ("TOKENS_FILE", path("tokens")),
             ("CERT_FILE", path("cert.crt")),
             ("KEY_FILE", path("cert.key")),
+            ("DATA_DIR", path("data")),
             ("LOG_FORMAT", "json".to_owned()),
             ("RUST_LOG", "debug".to_owned()),
         ];

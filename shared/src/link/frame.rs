@@ -8,10 +8,11 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use tokio_util::codec::LengthDelimitedCodec;
 
-use crate::event::{Event, EventType, Json, Time};
+use crate::event::encoding::{self, Malformed};
+use crate::event::{Event, EventType};
 
 /// The version of everything in this file.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// What a hello begins with, so that a stranger's bytes are not taken for one.
 const MAGIC: &[u8] = b"fanfare";
@@ -22,16 +23,19 @@ const MAGIC: &[u8] = b"fanfare";
 pub enum Frame {
     /// The first message of each side.
     Hello(Hello),
-    /// An event, numbered by its sender from 1 on.
-    Event(u64, Event),
+    /// An event, numbered by its sender from 1 on, and what its publisher asks for.
+    Event(u64, Terms, Event),
     /// All events up to this number are taken, but for those that were refused.
     Receipt(u64),
     /// The event of this number is not taken, for want of room; it may come again.
     Refusal(u64),
+    /// What became of the event of this number, whose publisher wants to know. Comes when every
+    /// worker has had the event: mostly after its receipt.
+    Account(u64, Account),
     /// A question; the number comes back with its answer.
     Request(u64, Request),
-    /// The answer to the question of this number.
-    Answer(u64),
+    /// The answer to the question of this number: a count, 0 where none was asked for.
+    Answer(u64, u32),
     /// No further event is taken on this connection; what has no receipt was not taken.
     Goodbye,
 }
@@ -45,11 +49,49 @@ pub struct Hello {
     pub frame_bytes_max: u32,
 }
 
+/// What the publisher of an event asks for beside its delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// The publisher gave `id` and `source`: if the log has the event already, it is a retry.
+    pub may_be_retry: bool,
+    /// The publisher waits for an [`Account`].
+    pub wants_account: bool,
+}
+
+impl Terms {
+    const MAY_BE_RETRY: u8 = 1;
+    const WANTS_ACCOUNT: u8 = 2;
+
+    fn to_bits(self) -> u8 {
+        u8::from(self.may_be_retry) * Self::MAY_BE_RETRY
+            + u8::from(self.wants_account) * Self::WANTS_ACCOUNT
+    }
+
+    fn from_bits(bits: u8) -> Result<Self, FrameError> {
+        if bits & !(Self::MAY_BE_RETRY | Self::WANTS_ACCOUNT) != 0 {
+            return Err(FrameError::Malformed);
+        }
+        let has = |bit| bits & bit != 0;
+        Ok(Self { may_be_retry: has(Self::MAY_BE_RETRY), wants_account: has(Self::WANTS_ACCOUNT) })
+    }
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its place in the log.
+    pub cursor: ByteString,
+    /// The sessions that it was queued to.
+    pub matched: u32,
+}
+
 /// What can be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Are you there?
     Ping,
+    /// How many sessions would an event of this type be queued to?
+    Count(EventType),
 }
 
 const KIND_HELLO: u8 = 1;
@@ -59,17 +101,10 @@ const KIND_REFUSAL: u8 = 4;
 const KIND_REQUEST: u8 = 5;
 const KIND_ANSWER: u8 = 6;
 const KIND_GOODBYE: u8 = 7;
+const KIND_ACCOUNT: u8 = 8;
 
 const REQUEST_PING: u8 = 1;
-
-const REQUIRED_FIELDS: u8 = 5;
-const FIELD_TYPE: u8 = 1;
-const FIELD_DATA: u8 = 2;
-const FIELD_ID: u8 = 3;
-const FIELD_SOURCE: u8 = 4;
-const FIELD_SUBJECT: u8 = 5;
-const FIELD_TIME: u8 = 6;
-const FIELD_PUBLISHER: u8 = 7;
+const REQUEST_COUNT: u8 = 2;
 
 /// Splits a stream into frames; a longer one is an error before any of it is kept.
 pub fn splitter(frame_bytes_max: usize) -> LengthDelimitedCodec {
@@ -80,7 +115,7 @@ impl Frame {
     /// Appends the frame with its length.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
-            Self::Event(number, event) => encode_event(*number, event, out),
+            Self::Event(number, terms, event) => encode_event(*number, *terms, event, out),
             Self::Hello(hello) => enclose(out, |out| {
                 out.put_u8(KIND_HELLO);
                 out.put_slice(MAGIC);
@@ -89,11 +124,25 @@ impl Frame {
             }),
             Self::Receipt(number) => enclose(out, |out| put_numbered(out, KIND_RECEIPT, *number)),
             Self::Refusal(number) => enclose(out, |out| put_numbered(out, KIND_REFUSAL, *number)),
-            Self::Request(number, Request::Ping) => enclose(out, |out| {
-                put_numbered(out, KIND_REQUEST, *number);
-                out.put_u8(REQUEST_PING);
+            Self::Account(number, account) => enclose(out, |out| {
+                put_numbered(out, KIND_ACCOUNT, *number);
+                out.put_u32(account.matched);
+                out.put_slice(account.cursor.as_bytes());
             }),
-            Self::Answer(number) => enclose(out, |out| put_numbered(out, KIND_ANSWER, *number)),
+            Self::Request(number, request) => enclose(out, |out| {
+                put_numbered(out, KIND_REQUEST, *number);
+                match request {
+                    Request::Ping => out.put_u8(REQUEST_PING),
+                    Request::Count(event_type) => {
+                        out.put_u8(REQUEST_COUNT);
+                        out.put_slice(event_type.as_str().as_bytes());
+                    }
+                }
+            }),
+            Self::Answer(number, count) => enclose(out, |out| {
+                put_numbered(out, KIND_ANSWER, *number);
+                out.put_u32(*count);
+            }),
             Self::Goodbye => enclose(out, |out| out.put_u8(KIND_GOODBYE)),
         }
     }
@@ -117,7 +166,8 @@ impl Frame {
             }
             KIND_EVENT => {
                 let number = bytes.try_get_u64()?;
-                return Ok(Self::Event(number, decode_event(bytes)?));
+                let terms = Terms::from_bits(bytes.try_get_u8()?)?;
+                return Ok(Self::Event(number, terms, encoding::decode(bytes)?));
             }
             KIND_RECEIPT => Self::Receipt(bytes.try_get_u64()?),
             KIND_REFUSAL => Self::Refusal(bytes.try_get_u64()?),
@@ -125,10 +175,24 @@ impl Frame {
                 let number = bytes.try_get_u64()?;
                 match bytes.try_get_u8()? {
                     REQUEST_PING => Self::Request(number, Request::Ping),
+                    REQUEST_COUNT => {
+                        let text = std::mem::take(&mut bytes);
+                        let text = ByteString::try_from(text).map_err(|_| FrameError::Malformed)?;
+                        let event_type = EventType::parse(text);
+                        let event_type = event_type.map_err(|_| FrameError::Malformed)?;
+                        Self::Request(number, Request::Count(event_type))
+                    }
                     _ => return Err(FrameError::Malformed),
                 }
             }
-            KIND_ANSWER => Self::Answer(bytes.try_get_u64()?),
+            KIND_ANSWER => Self::Answer(bytes.try_get_u64()?, bytes.try_get_u32()?),
+            KIND_ACCOUNT => {
+                let number = bytes.try_get_u64()?;
+                let matched = bytes.try_get_u32()?;
+                let cursor = std::mem::take(&mut bytes);
+                let cursor = ByteString::try_from(cursor).map_err(|_| FrameError::Malformed)?;
+                return Ok(Self::Account(number, Account { cursor, matched }));
+            }
             KIND_GOODBYE => Self::Goodbye,
             _ => return Err(FrameError::Malformed),
         };
@@ -137,23 +201,11 @@ impl Frame {
 }
 
 /// Appends an event as a frame, without the need to own it.
-pub fn encode_event(number: u64, event: &Event, out: &mut BytesMut) {
+pub fn encode_event(number: u64, terms: Terms, event: &Event, out: &mut BytesMut) {
     enclose(out, |out| {
         put_numbered(out, KIND_EVENT, number);
-        // Without the count, an event that lost its last field would still look whole.
-        let optional = u8::from(event.subject.is_some()) + u8::from(event.data.is_some());
-        out.put_u8(REQUIRED_FIELDS + optional);
-        put_field(out, FIELD_TYPE, event.event_type.as_str().as_bytes());
-        put_field(out, FIELD_ID, event.id.as_bytes());
-        put_field(out, FIELD_SOURCE, event.source.as_bytes());
-        put_field(out, FIELD_TIME, event.time.as_str().as_bytes());
-        put_field(out, FIELD_PUBLISHER, event.publisher.as_bytes());
-        if let Some(subject) = &event.subject {
-            put_field(out, FIELD_SUBJECT, subject.as_bytes());
-        }
-        if let Some(data) = &event.data {
-            put_field(out, FIELD_DATA, data.as_bytes());
-        }
+        out.put_u8(terms.to_bits());
+        encoding::encode(event, out);
     });
 }
 
@@ -173,64 +225,18 @@ fn put_numbered(out: &mut BytesMut, kind: u8, number: u64) {
     out.put_u64(number);
 }
 
-fn put_field(out: &mut BytesMut, tag: u8, value: &[u8]) {
-    out.put_u8(tag);
-    out.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
-    out.put_slice(value);
-}
-
-fn decode_event(mut bytes: Bytes) -> Result<Event, FrameError> {
-    let (mut event_type, mut id, mut source, mut time) = (None, None, None, None);
-    let (mut subject, mut data, mut publisher) = (None, None, None);
-    for _ in 0..bytes.try_get_u8()? {
-        let tag = bytes.try_get_u8()?;
-        let length = usize::try_from(bytes.try_get_u32()?).map_err(|_| FrameError::Malformed)?;
-        if length > bytes.remaining() {
-            return Err(FrameError::Malformed);
-        }
-        let value = bytes.split_to(length);
-        let is_first = match tag {
-            FIELD_TYPE => event_type.replace(decode_type(value)?).is_none(),
-            FIELD_DATA => data.replace(Json::from_checked(value)).is_none(),
-            FIELD_ID => id.replace(decode_text(value)?).is_none(),
-            FIELD_SOURCE => source.replace(decode_text(value)?).is_none(),
-            FIELD_SUBJECT => subject.replace(decode_text(value)?).is_none(),
-            FIELD_TIME => time.replace(Time::from_checked(decode_text(value)?)).is_none(),
-            FIELD_PUBLISHER => publisher.replace(decode_text(value)?).is_none(),
-            _ => false,
-        };
-        if !is_first {
-            return Err(FrameError::Malformed);
-        }
-    }
-    if bytes.has_remaining() {
-        return Err(FrameError::Malformed);
-    }
-    Ok(Event {
-        event_type: event_type.ok_or(FrameError::Malformed)?,
-        data,
-        id: id.ok_or(FrameError::Malformed)?,
-        source: source.ok_or(FrameError::Malformed)?,
-        subject,
-        time: time.ok_or(FrameError::Malformed)?,
-        publisher: publisher.ok_or(FrameError::Malformed)?,
-    })
-}
-
-fn decode_text(value: Bytes) -> Result<ByteString, FrameError> {
-    ByteString::try_from(value).map_err(|_| FrameError::Malformed)
-}
-
-fn decode_type(value: Bytes) -> Result<EventType, FrameError> {
-    EventType::parse(decode_text(value)?).map_err(|_| FrameError::Malformed)
-}
-
 /// The bytes are no frame of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// A field is missing, unknown, too long, or given twice.
     #[error("a frame is malformed")]
     Malformed,
+}
+
+impl From<Malformed> for FrameError {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
 }
 
 impl From<bytes::TryGetError> for FrameError {

@@ -117,7 +117,7 @@ impl Queue {
                 continue;
             }
             self.last_number += 1;
-            frame::encode_event(self.last_number, &entry.event, out);
+            frame::encode_event(self.last_number, frame::Terms::default(), &entry.event, out);
             self.in_flight_bytes += entry.bytes;
             self.in_flight.push_back((self.last_number, entry));
         }

@@ -319,7 +319,7 @@ impl<'a> Conversation<'a> {
                     queue.take_back();
                     return Err(io::Error::other("broadcast is stopping"));
                 }
-                Frame::Answer(_) => {}
+                Frame::Answer(..) | Frame::Account(..) => {}
                 Frame::Hello(_) | Frame::Event(..) | Frame::Request(..) => {
                     return Err(io::Error::other("broadcast sent what only listen may send"));
                 }

@@ -2,6 +2,9 @@ use proptest::prelude::*;
 use tokio_util::codec::Decoder as _;
 
 use super::*;
+use crate::event::{Json, Time};
+
+const ALL_TERMS: Terms = Terms { may_be_retry: true, wants_account: true };
 
 fn event(event_type: &str, data: Option<&str>, subject: Option<&str>) -> Event {
     Event {
@@ -27,12 +30,14 @@ fn round_trip(frame: &Frame) -> Frame {
 fn every_frame_comes_back_as_it_went() {
     let frames = [
         Frame::Hello(Hello { version: VERSION, frame_bytes_max: 7 }),
-        Frame::Event(1, event("order.paid", Some("{\"id\":7}"), None)),
-        Frame::Event(u64::MAX, event("ü", None, Some("a subject"))),
+        Frame::Event(1, Terms::default(), event("order.paid", Some("{\"id\":7}"), None)),
+        Frame::Event(u64::MAX, ALL_TERMS, event("ü", None, Some("a subject"))),
         Frame::Receipt(3),
         Frame::Refusal(4),
         Frame::Request(5, Request::Ping),
-        Frame::Answer(6),
+        Frame::Request(5, Request::Count(EventType::parse("order.paid").unwrap())),
+        Frame::Answer(6, 9),
+        Frame::Account(7, Account { cursor: "k3f9a2-1842".into(), matched: 3 }),
         Frame::Goodbye,
     ];
     for frame in frames {
@@ -49,7 +54,7 @@ fn a_frame_that_is_too_long_is_refused_from_its_length() {
 #[test]
 fn a_damaged_frame_is_an_error() {
     let mut good = BytesMut::new();
-    encode_event(1, &event("order.paid", Some("1"), None), &mut good);
+    encode_event(1, ALL_TERMS, &event("order.paid", Some("1"), None), &mut good);
     let good = good.split_off(4).freeze();
     assert!(Frame::decode(good.clone()).is_ok());
     for end in 0..good.len() {
@@ -74,7 +79,8 @@ proptest! {
         data in prop::option::of(".*"),
         subject in prop::option::of(".*"),
     ) {
-        let frame = Frame::Event(number, event(&event_type, data.as_deref(), subject.as_deref()));
+        let event = event(&event_type, data.as_deref(), subject.as_deref());
+        let frame = Frame::Event(number, ALL_TERMS, event);
         prop_assert_eq!(round_trip(&frame), frame);
     }
 }
