@@ -1,11 +1,14 @@
 //! The settings of `broadcast`.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use shared::settings::{Common, List, parse_duration, parse_list, parse_size};
+use shared::settings::{Common, List, parse_age, parse_duration, parse_list, parse_size};
+
+use crate::log::keeper::Durability;
 
 /// Gives events out to dashboards
 #[derive(Debug, Clone, Parser)]
@@ -59,6 +62,30 @@ pub struct Config {
     /// Web origins whose pages may connect; all where it is empty
     #[arg(long, env = "ALLOWED_ORIGINS", value_name = "ORIGIN,…", default_value = "", value_parser = parse_list::<String>)]
     pub allowed_origins: List<String>,
+
+    /// Where events are kept
+    #[arg(long, env = "DATA_DIR", value_name = "PATH", default_value = "./data")]
+    pub data_dir: PathBuf,
+
+    /// What an acknowledged event survives
+    #[arg(long, env = "DURABILITY", value_name = "WHAT", default_value = "written")]
+    pub durability: Durability,
+
+    /// The most events that are kept
+    #[arg(long, env = "LOG_MAX_EVENTS", value_name = "COUNT", default_value = "1000000")]
+    pub log_max_events: NonZeroU64,
+
+    /// The most bytes of events that are kept
+    #[arg(long, env = "LOG_MAX_BYTES", value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
+    pub log_max_bytes: usize,
+
+    /// How long events are kept
+    #[arg(long, env = "LOG_MAX_AGE", value_name = "DURATION", default_value = "24h", value_parser = parse_age)]
+    pub log_max_age: Duration,
+
+    /// The most bytes of the newest events that are in memory, too
+    #[arg(long, env = "LOG_CACHE_BYTES", value_name = "SIZE", default_value = "32MiB", value_parser = parse_size)]
+    pub log_cache_bytes: usize,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would become the help of the command")]

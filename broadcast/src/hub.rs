@@ -9,14 +9,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use shared::event::Event;
 use shared::pattern::Pattern;
 use slab::Slab;
 
 use crate::fatal::Fatal;
+use crate::filter::Narrow;
 use crate::hub::tree::PatternTree;
 use crate::interest::Interest;
 use crate::outbox::Outbox;
-use crate::publication::{Batch, Format, Frames};
+use crate::publication::{Format, Frames, Publication};
 
 mod tree;
 
@@ -40,6 +42,8 @@ pub struct Hub {
     due: Vec<SessionId>,
     deliveries: u64,
     interest: Arc<Interest>,
+    /// The offset of the last event that was offered to whoever wanted it.
+    position: u64,
 }
 
 #[derive(Debug)]
@@ -50,6 +54,8 @@ struct Subscriber {
     /// patterns match it.
     next_offset: u64,
     is_due: bool,
+    /// What it wants of the types that it is subscribed to; all, if nothing is said.
+    narrow: Option<Box<Narrow>>,
 }
 
 impl Hub {
@@ -61,8 +67,54 @@ impl Hub {
     /// Takes a session in; it is subscribed to nothing yet.
     pub fn enter(&mut self, outbox: Rc<Outbox>, format: &'static Format) -> SessionId {
         let _fatal = Fatal("the hub");
-        let subscriber = Subscriber { outbox, format, next_offset: 0, is_due: false };
+        let subscriber = Subscriber { outbox, format, next_offset: 0, is_due: false, narrow: None };
         SessionId(self.subscribers.insert(subscriber))
+    }
+
+    /// Another format for a session, from now on.
+    pub fn set_format(&mut self, id: SessionId, format: &'static Format) {
+        if let Some(subscriber) = self.subscribers.get_mut(id.0) {
+            subscriber.format = format;
+        }
+    }
+
+    /// Offers a session only some of the events of its types.
+    pub fn narrow(&mut self, id: SessionId, narrow: Narrow) {
+        if let Some(subscriber) = self.subscribers.get_mut(id.0) {
+            subscriber.narrow = Some(Box::new(narrow));
+        }
+    }
+
+    /// Offers a session nothing up to this offset, for it has had that.
+    pub fn skip_up_to(&mut self, id: SessionId, offset: u64) {
+        if let Some(subscriber) = self.subscribers.get_mut(id.0) {
+            subscriber.next_offset = offset + 1;
+        }
+    }
+
+    /// The offset of the last event that was offered to whoever wanted it.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The position, also where nothing is subscribed and so nothing comes.
+    pub fn learn_position(&mut self) -> u64 {
+        self.attend();
+        self.neglect();
+        self.position
+    }
+
+    /// From now on batches come, and the position moves with them: for a subscription, or for who
+    /// reads the log until it is there.
+    pub fn attend(&mut self) {
+        if let Some(end) = self.interest.begin() {
+            self.position = self.position.max(end);
+        }
+    }
+
+    /// Takes one [`Self::attend`] back.
+    pub fn neglect(&mut self) {
+        self.interest.end();
     }
 
     /// Takes out a session that is subscribed to nothing any more.
@@ -76,7 +128,7 @@ impl Hub {
     /// Subscribes a session to a pattern from now on. The caller never does so twice.
     pub fn subscribe(&mut self, id: SessionId, pattern: &Pattern) {
         let _fatal = Fatal("the hub");
-        self.interest.begin();
+        self.attend();
         if pattern.is_wild() {
             self.wild.insert(pattern, id);
         } else {
@@ -87,7 +139,7 @@ impl Hub {
     /// Takes a subscription back, which must be there.
     pub fn unsubscribe(&mut self, id: SessionId, pattern: &Pattern) {
         let _fatal = Fatal("the hub");
-        self.interest.end();
+        self.neglect();
         if pattern.is_wild() {
             self.wild.remove(pattern, id);
         } else if let Some(ids) = self.exact.get_mut(pattern.as_str()) {
@@ -99,17 +151,37 @@ impl Hub {
     }
 
     /// Offers each event of a batch to the sessions that it matches.
-    pub fn publish(&mut self, batch: &Batch) {
+    pub fn publish(&mut self, publication: &Publication) {
         let _fatal = Fatal("the hub");
-        let Self { subscribers, exact, wild, due, deliveries, .. } = self;
-        let mut offering = Offering { subscribers, due, deliveries, batch, last: None };
-        for (offset, index, event) in batch.iter() {
-            let event_type = event.event_type.as_str();
-            for &id in exact.get(event_type).into_iter().flatten() {
-                offering.offer(id, offset, index);
+        let Self { subscribers, exact, wild, due, deliveries, position, .. } = self;
+        let mut offering = Offering { subscribers, due, deliveries, publication, last: None };
+        for (offset, index, event) in publication.iter() {
+            let before = *offering.deliveries;
+            // What is not behind the position was there before anybody here wanted anything.
+            if offset > *position {
+                let event_type = event.event_type.as_str();
+                for &id in exact.get(event_type).into_iter().flatten() {
+                    offering.offer(id, offset, index, event);
+                }
+                let mut offer = |id| offering.offer(id, offset, index, event);
+                wild.for_each_match(event_type, &mut offer);
             }
-            wild.for_each_match(event_type, &mut |id| offering.offer(id, offset, index));
+            if let Some(tally) = publication.tally(index) {
+                let matched = *offering.deliveries - before;
+                tally.add(u32::try_from(matched).unwrap_or(u32::MAX));
+            }
         }
+        *position = publication.last_offset().max(*position);
+    }
+
+    /// How many sessions would be offered an event of a type.
+    pub fn count(&self, event_type: &str) -> u32 {
+        let mut ids: Vec<SessionId> =
+            self.exact.get(event_type).into_iter().flatten().copied().collect();
+        self.wild.for_each_match(event_type, &mut |id| ids.push(id));
+        ids.sort_unstable();
+        ids.dedup();
+        u32::try_from(ids.len()).unwrap_or(u32::MAX)
     }
 
     /// Takes the sessions whose outboxes have something new.
@@ -152,26 +224,32 @@ impl Subscriber {
     }
 }
 
-/// A batch on its way to the sessions.
+/// A publication on its way to the sessions.
 struct Offering<'a> {
     subscribers: &'a mut Slab<Subscriber>,
     due: &'a mut Vec<SessionId>,
     deliveries: &'a mut u64,
-    batch: &'a Batch,
+    publication: &'a Publication,
     /// The frames of the format that was asked for last: mostly all sessions have the same.
     last: Option<(&'static Format, &'a Arc<Frames>)>,
 }
 
 impl Offering<'_> {
-    fn offer(&mut self, id: SessionId, offset: u64, index: usize) {
+    fn offer(&mut self, id: SessionId, offset: u64, index: usize, event: &Event) {
         let Some(subscriber) = self.subscribers.get_mut(id.0) else { return };
         if subscriber.next_offset > offset {
             return;
         }
         subscriber.next_offset = offset + 1;
+        if subscriber.narrow.as_ref().is_some_and(|narrow| !narrow.admits(event)) {
+            return;
+        }
         let frames = match self.last {
             Some((format, frames)) if std::ptr::eq(format, subscriber.format) => frames,
-            _ => self.batch.frames(subscriber.format),
+            _ => {
+                let Some(frames) = self.publication.frames(subscriber.format) else { return };
+                frames
+            }
         };
         self.last = Some((subscriber.format, frames));
         if subscriber.outbox.offer(frames, index).is_ok() {

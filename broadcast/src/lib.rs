@@ -6,6 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -25,19 +26,26 @@ use shared::server::{self, Server};
 use shared::{descriptors, http, process};
 use tokio::sync::mpsc;
 
+use crate::archive::Archive;
 use crate::census::Census;
 use crate::config::Config;
 use crate::intake::Intake;
 use crate::interest::Interest;
+use crate::log::keeper::{self, Opened};
 use crate::log::{Feed, QUEUE_BATCHES_MAX, Seat};
 use crate::metrics::Metrics;
 use crate::outputs::{Outputs, websocket};
 use crate::worker::{Limits, Shared, Worker};
 
+pub mod archive;
+pub mod catch_up;
 pub mod census;
+pub mod cloudevents;
 pub mod config;
+pub mod cursor;
 pub mod disconnect;
 pub mod fatal;
+pub mod filter;
 pub mod hub;
 pub mod intake;
 pub mod interest;
@@ -50,6 +58,7 @@ pub mod patience;
 pub mod publication;
 pub mod receiver;
 pub mod session;
+pub mod subscription;
 pub mod worker;
 
 /// Runs the process until it has stopped.
@@ -62,7 +71,9 @@ async fn serve(config: Config) -> Result<(), StartError> {
     let connections_max = descriptors::raise();
     let files = Files::follow(&config.common)?;
     let mut registry = shared::metrics::registry();
-    let parts = Parts::new(config, &files, connections_max, &mut registry);
+    let opened = Opened::open(&kept(&config))?;
+    let archive = Arc::clone(&opened.archive);
+    let parts = Parts::new(config, &files, connections_max, archive, &mut registry);
     let config = &parts.config;
     let occupancy = Arc::new(OnceLock::new());
     let admin = parts.admin(registry, Arc::clone(&occupancy));
@@ -73,7 +84,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
     let (seats, feeds): (Vec<_>, Vec<_>) = (0..config.common.worker_count())
         .map(|_| {
             let (feed, fed) = mpsc::channel(QUEUE_BATCHES_MAX);
-            let interest: Arc<Interest> = Arc::default();
+            let interest = Arc::new(Interest::new(parts.shared.archive.watch_end()));
             (Seat { feed, interest: Arc::clone(&interest) }, Some((fed, interest)))
         })
         .unzip();
@@ -87,7 +98,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
         let (setting, address) = ("BROADCAST_ADDR", config.broadcast_addr);
         StartError::Door { setting, address, error }
     })?;
-    let intake = Intake::start(parts.intake(seats)).await?;
+    let intake = Intake::start(parts.intake(seats, opened)).await?;
     let _ = occupancy.set(Arc::clone(server.occupancy()));
     ::log::info!(address:% = server.address(), admin:% = admin.address(); "broadcast is open");
     until_stopped(signals, &files).await;
@@ -96,11 +107,24 @@ async fn serve(config: Config) -> Result<(), StartError> {
     Ok(())
 }
 
+/// What is kept, and how.
+fn kept(config: &Config) -> keeper::Settings {
+    let to_u64 = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
+    keeper::Settings {
+        folder: config.data_dir.clone(),
+        durability: config.durability,
+        events_max: config.log_max_events.get(),
+        bytes_max: to_u64(config.log_max_bytes),
+        age_max: config.log_max_age,
+        cache_bytes: config.log_cache_bytes,
+    }
+}
+
 /// Takes nothing in any more, gives out all that was acknowledged, and closes the sessions.
 async fn drain(server: Server, intake: Intake, patience: Duration) {
     let begun = tokio::time::Instant::now();
     server.stop_accepting();
-    intake.stop().await;
+    intake.stop(patience / 2).await;
     server.drain(patience.saturating_sub(begun.elapsed())).await;
 }
 
@@ -115,7 +139,13 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(config: Config, files: &Files, connections_max: usize, registry: &mut Registry) -> Self {
+    fn new(
+        config: Config,
+        files: &Files,
+        connections_max: usize,
+        archive: Arc<Archive>,
+        registry: &mut Registry,
+    ) -> Self {
         let memory = Memory::new(config.common.memory_limit);
         let to_count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
         let sessions_max = config.max_sessions.map_or(connections_max, to_count);
@@ -134,6 +164,7 @@ impl Parts {
             metrics: Metrics::register(registry),
             limits: Arc::new(limits),
             memory: Arc::clone(&memory),
+            archive,
         };
         Self {
             shared,
@@ -150,7 +181,7 @@ impl Parts {
         let readiness = move || match occupancy.get() {
             None => Readiness::NotReady("starting"),
             Some(occupancy) if occupancy.is_draining() => Readiness::NotReady("draining"),
-            Some(_) => Readiness::Ready(probed.common_metrics.degraded()),
+            Some(_) => Readiness::Ready(probed.degraded()),
         };
         Admin::new(registry, readiness, move || {
             let to_gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
@@ -164,7 +195,17 @@ impl Parts {
         })
     }
 
-    fn intake(&self, workers: Vec<Seat>) -> intake::Settings {
+    fn degraded(&self) -> Vec<String> {
+        let health = self.shared.archive.health();
+        let log = [
+            (health.is_failing.load(Ordering::Relaxed), "log not writable"),
+            (health.is_damaged.load(Ordering::Relaxed), "log damaged"),
+        ];
+        let log = log.into_iter().filter_map(|(is_so, what)| is_so.then(|| what.to_owned()));
+        self.common_metrics.degraded().into_iter().chain(log).collect()
+    }
+
+    fn intake(&self, workers: Vec<Seat>, opened: Opened) -> intake::Settings {
         let Shared { memory, metrics, .. } = &self.shared;
         let receiver = receiver::Settings {
             address: self.config.common.link.clone(),
@@ -176,8 +217,8 @@ impl Parts {
             receiver,
             workers,
             memory: Arc::clone(memory),
-            taken: metrics.taken.clone(),
-            refused: metrics.turned_away.clone(),
+            opened,
+            metrics: Arc::clone(metrics),
             patience: self.config.common.drain_timeout / 2,
         }
     }

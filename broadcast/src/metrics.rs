@@ -5,6 +5,7 @@ use std::sync::Arc;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use shared::metrics::Label;
 
@@ -23,12 +24,39 @@ pub struct Metrics {
     pub newcomers: Gauge,
     /// Bytes that wait for clients, a shared buffer counted once.
     pub outbox_bytes: Gauge,
+    /// Events that were accepted before, and came again.
+    pub retries: Counter,
+    /// Events that could not be remembered for as long as a retry may come.
+    pub retries_forgotten: Counter,
+    /// How long the log takes to keep a batch, in seconds.
+    pub commit_seconds: CommitSeconds,
+    /// Events that are kept.
+    pub log_events: Gauge,
+    /// What they occupy.
+    pub log_bytes: Gauge,
     /// Sessions that ended by a panic.
     pub panics: Counter,
     slow_consumers: Counter,
     delivered: Family<Label, Counter>,
     refused: Family<Label, Counter>,
     disconnects: Family<Label, Counter>,
+}
+
+/// A histogram of short times: observed once a batch, for it takes a lock.
+#[derive(Debug, Clone)]
+pub struct CommitSeconds(Histogram);
+
+impl Default for CommitSeconds {
+    fn default() -> Self {
+        Self(Histogram::new(exponential_buckets(0.000_02, 2.0, 17)))
+    }
+}
+
+impl CommitSeconds {
+    /// Takes note of one.
+    pub fn observe(&self, seconds: f64) {
+        self.0.observe(seconds);
+    }
 }
 
 impl Metrics {
@@ -40,6 +68,9 @@ impl Metrics {
         };
         add("events_accepted", "Events that got their place in the order", metrics.taken.clone());
         add("events_turned_away", "Events refused for want of room", metrics.turned_away.clone());
+        add("events_repeated", "Events accepted before that came again", metrics.retries.clone());
+        let forgotten = metrics.retries_forgotten.clone();
+        add("events_forgotten_early", "Events whose retry would not be recognised", forgotten);
         add("slow_consumers", "Sessions ended for slow reading", metrics.slow_consumers.clone());
         add("session_panics", "Sessions that ended by a panic", metrics.panics.clone());
         let mut add = |name: &str, help: &str, metric: Family<Label, Counter>| {
@@ -51,9 +82,13 @@ impl Metrics {
         let mut add = |name: &str, help: &str, metric: Gauge| {
             registry.register(name, help, metric);
         };
+        add("log_events", "Events that are kept", metrics.log_events.clone());
+        add("log_bytes", "Bytes of the events that are kept", metrics.log_bytes.clone());
         add("sessions", "Sessions that are open", metrics.sessions.clone());
         add("sessions_unauthenticated", "Sessions without credential", metrics.newcomers.clone());
         add("outbox_bytes", "Bytes that wait for clients", metrics.outbox_bytes.clone());
+        let commits = metrics.commit_seconds.0.clone();
+        registry.register("log_commit_seconds", "Time to keep one batch", commits);
         Arc::new(metrics)
     }
 

@@ -183,6 +183,11 @@ impl Outbox {
         self.is_closed.get()
     }
 
+    /// The bound.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes.get()

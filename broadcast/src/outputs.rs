@@ -84,7 +84,8 @@ async fn route(
         return Err(Refusal::MethodNotAllowed("GET"));
     }
     outputs.judge_origin(request)?;
-    websocket::upgrade(request, payload, outputs).await
+    let principal = outputs.authenticate(request).await?;
+    websocket::upgrade(request, payload, outputs, principal, None).await
 }
 
 impl Outputs {

@@ -1,54 +1,128 @@
 //! Events on their way out: a batch in order, encoded once for each wire that somebody wants.
 //!
 //! Made by the log, handed to every worker, offered by each hub to its outboxes. A client's queue
-//! holds places in a batch's bytes, never bytes of its own, while it keeps up.
+//! holds places in its bytes, never bytes of its own, while it keeps up.
 
 use std::sync::{Arc, OnceLock};
 
 use shared::event::Event;
 use shared::memory::{Held, Memory};
 
-/// A way to write events on a wire. Its bytes are made at most once a batch.
+use crate::cursor::{Cursor, Epoch};
+use crate::log::tally::Tally;
+
+/// A way to write events on a wire. The bytes of a publication are made at most once for each.
 #[derive(Debug)]
 pub struct Format {
-    /// Which of a batch's slots is this format's.
+    /// Which of a publication's slots is this format's.
     slot: Slot,
     /// Appends one event.
-    encode: fn(&Event, &mut Vec<u8>),
+    encode: fn(&Placed<'_>, &mut Vec<u8>),
 }
 
+/// The formats that there are.
 #[derive(Debug, Clone, Copy)]
-enum Slot {
+pub enum Slot {
+    /// The native protocol.
     Native,
+    /// The native protocol, with cursors.
+    NativeCursor,
+    /// CloudEvents on a WebSocket.
+    CloudEvents,
+    /// CloudEvents on a WebSocket, with cursors.
+    CloudEventsCursor,
+    /// Server-Sent Events that are the data.
+    Sse,
+    /// Server-Sent Events that are CloudEvents.
+    SseCloudEvents,
 }
 
-impl Format {
-    /// The format of the native protocol.
-    pub const fn native(encode: fn(&Event, &mut Vec<u8>)) -> Self {
-        Self { slot: Slot::Native, encode }
+const SLOTS: usize = 6;
+
+/// An event and its place.
+#[derive(Debug, Clone, Copy)]
+pub struct Placed<'a> {
+    /// The life of the log.
+    pub epoch: &'a Epoch,
+    /// The place in it.
+    pub offset: u64,
+    /// The event.
+    pub event: &'a Event,
+}
+
+impl Placed<'_> {
+    /// The place as clients are told it.
+    pub fn cursor(&self) -> Cursor {
+        self.epoch.at(self.offset)
     }
 }
 
-/// What one turn of the log took, in order.
+impl Format {
+    /// A format that appends one event so.
+    pub const fn new(slot: Slot, encode: fn(&Placed<'_>, &mut Vec<u8>)) -> Self {
+        Self { slot, encode }
+    }
+
+    /// Events as frames, one behind the other.
+    pub fn frames<'a>(
+        &self,
+        events: impl Iterator<Item = Placed<'a>>,
+        memory: &Arc<Memory>,
+    ) -> Arc<Frames> {
+        let mut frames = Frames::empty(memory);
+        for event in events {
+            frames.append(|bytes| (self.encode)(&event, bytes));
+        }
+        frames.settle();
+        Arc::new(frames)
+    }
+}
+
+/// What one commit of the log took, in order, on its way out.
 #[derive(Debug)]
-pub struct Batch {
+pub struct Publication {
+    epoch: Epoch,
     first_offset: u64,
     events: Vec<Event>,
-    native: OnceLock<Arc<Frames>>,
+    tallies: Vec<(usize, Arc<Tally>)>,
+    formatted: [OnceLock<Arc<Frames>>; SLOTS],
     memory: Arc<Memory>,
     held: Held,
 }
 
-impl Batch {
+impl Publication {
+    /// Puts events in their order; the first has `first_offset`, each further one the next.
+    pub fn new(
+        epoch: Epoch,
+        first_offset: u64,
+        events: Vec<Event>,
+        memory: &Arc<Memory>,
+    ) -> Self {
+        let held = memory.hold(events.iter().map(Event::size).sum());
+        Self {
+            epoch,
+            first_offset,
+            events,
+            tallies: Vec::new(),
+            formatted: Default::default(),
+            memory: Arc::clone(memory),
+            held,
+        }
+    }
+
+    /// With counts for those events, by their index, whose publishers ask.
+    pub fn with_tallies(self, tallies: Vec<(usize, Arc<Tally>)>) -> Self {
+        Self { tallies, ..self }
+    }
+
     /// What the events occupy, in bytes.
     pub fn bytes(&self) -> usize {
         self.held.bytes()
     }
 
-    /// Puts events in their order; the first has `first_offset`, each further one the next.
-    pub fn new(first_offset: u64, events: Vec<Event>, memory: &Arc<Memory>) -> Self {
-        let held = memory.hold(events.iter().map(Event::size).sum());
-        Self { first_offset, events, native: OnceLock::new(), memory: Arc::clone(memory), held }
+    /// The offset of the last event.
+    pub fn last_offset(&self) -> u64 {
+        self.first_offset + u64::try_from(self.events.len()).unwrap_or_default() - 1
     }
 
     /// The events with their offsets and their places in the frames of every format.
@@ -57,19 +131,33 @@ impl Batch {
         numbered.map(|(offset, (index, event))| (offset, index, event))
     }
 
-    /// The batch as bytes, made by the first who asks.
-    pub fn frames(&self, format: &Format) -> &Arc<Frames> {
-        let slot = match format.slot {
-            Slot::Native => &self.native,
-        };
-        slot.get_or_init(|| {
-            let mut frames = Frames::empty(&self.memory);
-            for event in &self.events {
-                frames.append(|bytes| (format.encode)(event, bytes));
-            }
-            frames.settle();
-            Arc::new(frames)
-        })
+    /// The count of the event at an index, if its publisher asks.
+    pub fn tally(&self, index: usize) -> Option<&Tally> {
+        if self.tallies.is_empty() {
+            return None;
+        }
+        let at = self.tallies.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+        self.tallies.get(at).map(|(_, tally)| &**tally)
+    }
+
+    /// Adds the part of a worker to which this does not go.
+    pub fn count_none(&self) {
+        for (_, tally) in &self.tallies {
+            tally.add(0);
+        }
+    }
+
+    /// The events as bytes, made by the first who asks.
+    pub fn frames(&self, format: &Format) -> Option<&Arc<Frames>> {
+        let slot = self.formatted.get(format.slot as usize)?;
+        Some(slot.get_or_init(|| {
+            let placed = self.iter().map(|(offset, _, event)| Placed {
+                epoch: &self.epoch,
+                offset,
+                event,
+            });
+            format.frames(placed, &self.memory)
+        }))
     }
 }
 

@@ -1,14 +1,12 @@
 //! The receiving end of the link: what senders send goes to the log, receipts go back.
 
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use prometheus_client::metrics::counter::Counter;
-use shared::event::Event;
-use shared::link::frame::{self, Frame, Hello, VERSION};
+use shared::link::frame::{self, Account, Frame, Hello, Request, VERSION};
 use shared::link::unix::{Rendezvous, RendezvousError};
 use shared::link::{FRAME_BYTES_BESIDE_BODY, LinkAddress, SILENCE_MAX};
 use shared::memory::Memory;
@@ -20,7 +18,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::codec::{Decoder as _, LengthDelimitedCodec};
 
-use crate::log::{Inbox, Progress, Submission};
+use crate::cursor::Epoch;
+use crate::log::tally::Tally;
+use crate::log::{Entry, Inbox, News, Progress, Submission};
 
 /// One read takes at most so much, unless a single frame is larger.
 const READ_BYTES: usize = 32 * 1024;
@@ -50,8 +50,8 @@ struct Parts {
     inbox: Inbox,
     memory: Arc<Memory>,
     frame_bytes_max: usize,
-    taken: Counter,
     refused: Counter,
+    epoch: Epoch,
 }
 
 /// The place where senders come to.
@@ -63,8 +63,8 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Opens the place. `taken` counts events that went to the log, `refused` those for which
-    /// there was no room.
+    /// Opens the place. `refused` counts events for which there was no room; `epoch` is the life of
+    /// the log.
     ///
     /// # Errors
     ///
@@ -73,13 +73,13 @@ impl Receiver {
         settings: Settings,
         inbox: Inbox,
         memory: Arc<Memory>,
-        taken: Counter,
         refused: Counter,
+        epoch: Epoch,
     ) -> Result<Self, RendezvousError> {
         let LinkAddress::Unix(path) = settings.address;
         let rendezvous = Rendezvous::open(&path, settings.group).await?;
         let frame_bytes_max = settings.body_bytes_max + FRAME_BYTES_BESIDE_BODY;
-        let parts = Parts { inbox, memory, frame_bytes_max, taken, refused };
+        let parts = Parts { inbox, memory, frame_bytes_max, refused, epoch };
         Ok(Self { rendezvous, uids: settings.uids, parts })
     }
 
@@ -118,9 +118,12 @@ struct Conversation {
     splitter: LengthDelimitedCodec,
     read: BytesMut,
     out: BytesMut,
-    progress: Rc<Progress>,
+    progress: Arc<Progress>,
     submitted: u64,
     acknowledged: u64,
+    /// Events whose publishers wait to hear what became of them, and whom every worker still has to
+    /// count.
+    uncounted: Vec<Uncounted>,
     has_greeted: bool,
     last_heard: Instant,
 }
@@ -138,9 +141,10 @@ impl Conversation {
             parts,
             read: BytesMut::new(),
             out,
-            progress: Rc::default(),
+            progress: Arc::default(),
             submitted: 0,
             acknowledged: 0,
+            uncounted: Vec::new(),
             has_greeted: false,
             last_heard: Instant::now(),
         }
@@ -168,7 +172,7 @@ impl Conversation {
                 // What came goes before the silence that it ends.
                 biased;
                 () = stopped(&mut stop) => return self.say_goodbye().await,
-                () = self.progress.moved() => {}
+                () = self.progress.moved.notified() => {}
                 ready = self.writer.writable(), if !self.out.is_empty() => ready?,
                 // A sender that does not read is not listened to either.
                 read = self.reader.read_buf(&mut self.read), if self.out.len() < OUT_BYTES_MAX => {
@@ -185,7 +189,7 @@ impl Conversation {
     /// Hands over what has come whole.
     async fn hear(&mut self) -> io::Result<()> {
         self.last_heard = Instant::now();
-        let mut events = Vec::new();
+        let mut entries = Vec::new();
         let mut bytes = 0;
         // One look for all that came at once: a loop over single events must not ask anew.
         let is_short = self.parts.memory.is_short();
@@ -200,18 +204,27 @@ impl Conversation {
                     self.parts.refused.inc();
                     Frame::Refusal(number).encode(&mut self.out);
                 }
-                Frame::Event(number, _, event) => {
+                Frame::Event(number, terms, event) => {
                     bytes += event.size();
-                    events.push(event);
+                    entries.push(Entry { number, terms, event });
                     self.submitted = number;
                 }
-                Frame::Request(number, frame::Request::Ping) => {
+                Frame::Request(number, Request::Ping) => {
                     Frame::Answer(number, 0).encode(&mut self.out);
+                }
+                Frame::Request(number, Request::Count(event_type)) => {
+                    // What was sent before the question goes before it.
+                    self.submit(std::mem::take(&mut entries), std::mem::take(&mut bytes)).await?;
+                    let tally = self.parts.inbox.tally(&self.progress.moved);
+                    let asked = Uncounted::Question { number, tally: Arc::clone(&tally) };
+                    self.uncounted.push(asked);
+                    let question = Submission::Count(event_type, tally);
+                    self.parts.inbox.submit(question).await.map_err(io::Error::other)?;
                 }
                 _ => return Err(io::Error::other("it sent what only broadcast may send")),
             }
         }
-        self.submit(events, bytes).await
+        self.submit(entries, bytes).await
     }
 
     fn greet(&mut self, hello: Hello) -> io::Result<()> {
@@ -223,18 +236,28 @@ impl Conversation {
         Ok(())
     }
 
-    async fn submit(&mut self, events: Vec<Event>, bytes: usize) -> io::Result<()> {
-        if events.is_empty() {
+    async fn submit(&mut self, entries: Vec<Entry>, bytes: usize) -> io::Result<()> {
+        if entries.is_empty() {
             return Ok(());
         }
-        self.parts.taken.inc_by(u64::try_from(events.len()).unwrap_or_default());
-        let progress = Rc::clone(&self.progress);
-        let submission = Submission { events, bytes, last_number: self.submitted, progress };
+        let progress = Arc::clone(&self.progress);
+        let last_number = self.submitted;
+        let submission = Submission::Events { entries, bytes, last_number, progress };
         self.parts.inbox.submit(submission).await.map_err(io::Error::other)
     }
 
     fn acknowledge(&mut self) {
         let taken = self.progress.taken();
+        for news in self.progress.take_news() {
+            match news {
+                News::Refused(number) => Frame::Refusal(number).encode(&mut self.out),
+                News::Placed { number, offset, tally } => {
+                    self.uncounted.push(Uncounted::Event { number, offset, tally });
+                }
+            }
+        }
+        let (epoch, out) = (&self.parts.epoch, &mut self.out);
+        self.uncounted.retain(|it| !it.tell(epoch, out));
         if taken > self.acknowledged {
             self.acknowledged = taken;
             Frame::Receipt(taken).encode(&mut self.out);
@@ -254,16 +277,47 @@ impl Conversation {
 
     /// Waits for the log, then says up to where it has come, and that nothing more is taken.
     async fn say_goodbye(&mut self) -> io::Result<()> {
-        while self.progress.taken() < self.submitted {
-            self.progress.moved().await;
+        loop {
+            let is_taken = self.progress.taken() >= self.submitted;
+            self.acknowledge();
+            if is_taken && self.uncounted.is_empty() {
+                break;
+            }
+            self.progress.moved.notified().await;
         }
-        self.acknowledge();
         Frame::Goodbye.encode(&mut self.out);
         while !self.out.is_empty() {
             self.writer.writable().await?;
             self.write()?;
         }
         Ok(())
+    }
+}
+
+/// What a sender is to be told when every worker has counted.
+#[derive(Debug)]
+enum Uncounted {
+    Event { number: u64, offset: u64, tally: Option<Arc<Tally>> },
+    Question { number: u64, tally: Arc<Tally> },
+}
+
+impl Uncounted {
+    /// Says it if it can be said.
+    fn tell(&self, epoch: &Epoch, out: &mut BytesMut) -> bool {
+        let tally = match self {
+            Self::Event { tally, .. } => tally.as_ref(),
+            Self::Question { tally, .. } => Some(tally),
+        };
+        // Of an event that was accepted before a restart nobody knows whom it was queued to.
+        let Some(matched) = tally.map_or(Some(0), |tally| tally.total()) else { return false };
+        match self {
+            Self::Event { number, offset, .. } => {
+                let cursor = epoch.at(*offset).to_string().into();
+                Frame::Account(*number, Account { cursor, matched }).encode(out);
+            }
+            Self::Question { number, .. } => Frame::Answer(*number, matched).encode(out),
+        }
+        true
     }
 }
 

@@ -20,12 +20,33 @@ pub struct Session {
     principal: Arc<Principal>,
     /// Sorted. Most sessions have a handful, and there are many sessions: a tree costs too much.
     patterns: Vec<Pattern>,
+    /// Whether the hub has them. A session that still reads the log has not joined it yet.
+    is_live: bool,
 }
 
 impl Session {
     /// Begins with nothing subscribed.
     pub fn new(id: SessionId, principal: Arc<Principal>) -> Self {
-        Self { id, principal, patterns: Vec::new() }
+        Self { id, principal, patterns: Vec::new(), is_live: true }
+    }
+
+    /// Its place in the hub.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Leaves what is live aside until it [joins](Self::join): it reads the log first.
+    pub fn hold_back(&mut self) {
+        self.is_live = false;
+    }
+
+    /// Joins what is live, behind an offset up to which it has had all.
+    pub fn join(&mut self, offset: u64, hub: &mut Hub) {
+        self.is_live = true;
+        hub.skip_up_to(self.id, offset);
+        for pattern in &self.patterns {
+            hub.subscribe(self.id, pattern);
+        }
     }
 
     /// Who it is.
@@ -50,7 +71,9 @@ impl Session {
     pub fn subscribe(&mut self, patterns: Vec<Pattern>, hub: &mut Hub) {
         for pattern in patterns {
             if let Err(place) = self.patterns.binary_search(&pattern) {
-                hub.subscribe(self.id, &pattern);
+                if self.is_live {
+                    hub.subscribe(self.id, &pattern);
+                }
                 self.patterns.insert(place, pattern);
             }
         }
@@ -60,7 +83,9 @@ impl Session {
     pub fn unsubscribe<'a>(&mut self, patterns: impl Iterator<Item = &'a Pattern>, hub: &mut Hub) {
         for pattern in patterns {
             if let Ok(place) = self.patterns.binary_search(pattern) {
-                hub.unsubscribe(self.id, pattern);
+                if self.is_live {
+                    hub.unsubscribe(self.id, pattern);
+                }
                 self.patterns.remove(place);
             }
         }
@@ -69,7 +94,9 @@ impl Session {
     /// Takes all subscriptions away.
     pub fn unsubscribe_all(&mut self, hub: &mut Hub) {
         for pattern in self.patterns.drain(..) {
-            hub.unsubscribe(self.id, &pattern);
+            if self.is_live {
+                hub.unsubscribe(self.id, &pattern);
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use shared::tokens::Tokens;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, sleep};
 
+use crate::archive::Archive;
 use crate::census::Census;
 use crate::disconnect::Disconnect;
 use crate::fatal::Fatal;
@@ -71,6 +72,8 @@ pub struct Shared {
     pub census: Arc<Census>,
     /// Wrong credentials by address.
     pub failures: Arc<Failures>,
+    /// The kept events.
+    pub archive: Arc<Archive>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The limits of sessions.
@@ -116,6 +119,11 @@ impl Worker {
     /// A buffer to read into, for the time of one read.
     pub fn with_scratch<R>(&self, use_it: impl FnOnce(&mut [u8]) -> R) -> R {
         use_it(&mut self.scratch.borrow_mut())
+    }
+
+    /// Counts events that were queued to a client by another way than the hub.
+    pub fn count_deliveries(&self, count: usize) {
+        self.delivered.inc_by(u64::try_from(count).unwrap_or_default());
     }
 
     /// Whether no session may begin any more.
@@ -213,6 +221,9 @@ impl Worker {
             Feed::Batch(batch) => {
                 turn.bytes += batch.bytes();
                 self.with_hub(|hub| hub.publish(&batch));
+            }
+            Feed::Count(event_type, tally) => {
+                tally.add(self.with_hub(|hub| hub.count(event_type.as_str())));
             }
             Feed::End => turn.is_end = true,
         }

@@ -155,6 +155,12 @@ impl Time {
         Ok(Self(text))
     }
 
+    /// Microseconds since 1970.
+    pub fn wall_us(&self) -> i64 {
+        // It was found to be a time when it was taken.
+        self.0.parse::<Timestamp>().map_or(0, Timestamp::as_microsecond)
+    }
+
     /// Takes text that was parsed before it crossed the link.
     pub fn from_checked(text: ByteString) -> Self {
         Self(text)

@@ -121,6 +121,14 @@ pub enum StartError {
         /// The system's reason.
         error: io::Error,
     },
+    /// What was kept cannot be read, or nothing can be kept.
+    #[error("the log {} cannot be opened, and is left as it is: {fault}", path.display())]
+    Log {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong, and where.
+        fault: String,
+    },
     /// The link's socket cannot be made.
     #[error("LINK: {0}")]
     Link(#[from] link::unix::RendezvousError),
@@ -133,7 +141,7 @@ impl StartError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Setting { .. } => ExitCode::from(EXIT_CONFIG),
-            Self::Door { .. } | Self::Link(_) | Self::System(_) => ExitCode::FAILURE,
+            Self::Door { .. } | Self::Log { .. } | Self::Link(_) | Self::System(_) => ExitCode::FAILURE,
         }
     }
 }

@@ -127,10 +127,35 @@ impl FromStr for Rate {
 ///
 /// One sentence that shows how it is written.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let how = || "write a duration such as 5s or 200ms".to_owned();
+    let duration = read_duration(text, "5s or 200ms")?;
+    if duration > Duration::from_secs(86_400) {
+        return Err("a duration is more than nothing and at most a day".to_owned());
+    }
+    Ok(duration)
+}
+
+/// Reads how long something is kept, such as `24h` or `7d`; more than nothing, at most ten years.
+///
+/// # Errors
+///
+/// One sentence that shows how it is written.
+pub fn parse_age(text: &str) -> Result<Duration, String> {
+    const DAY: u64 = 86_400;
+    let age = match text.strip_suffix('d').map(str::parse::<u64>) {
+        Some(Ok(days)) if days > 0 => Duration::from_secs(days.saturating_mul(DAY)),
+        _ => read_duration(text, "24h or 7d")?,
+    };
+    if age > Duration::from_secs(3660 * DAY) {
+        return Err("nothing is kept for more than ten years".to_owned());
+    }
+    Ok(age)
+}
+
+fn read_duration(text: &str, example: &str) -> Result<Duration, String> {
+    let how = || format!("write a duration such as {example}");
     let duration: SignedDuration = text.parse().map_err(|_| how())?;
     let duration = Duration::try_from(duration).map_err(|_| how())?;
-    if duration.is_zero() || duration > Duration::from_secs(86_400) {
+    if duration.is_zero() {
         return Err("a duration is more than nothing and at most a day".to_owned());
     }
     Ok(duration)

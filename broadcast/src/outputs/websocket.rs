@@ -30,18 +30,23 @@ use tokio::io::AsyncWriteExt as _;
 use crate::census::Place;
 use crate::outputs::websocket::client::Client;
 use crate::outputs::{CanUpgrade, Outputs, Refusal, mark_can_upgrade};
+use crate::subscription::Subscription;
 use crate::worker::Worker;
 
 pub mod client;
 mod connection;
+pub mod frame;
+pub mod message;
 pub mod native;
 pub mod reader;
 
 /// What a session begins with; travels from the handshake to the taking over of the connection.
 #[derive(Debug)]
-struct Beginning {
+pub struct Beginning {
     place: Place,
     principal: Option<Arc<Principal>>,
+    /// What the client wants, if it has asked in its request.
+    subscription: Option<Subscription>,
 }
 
 /// Whether a request asks for this protocol, and not for none or another (RFC 9110 §7.8).
@@ -56,13 +61,14 @@ pub async fn upgrade(
     request: &HttpRequest,
     payload: Payload,
     outputs: &Outputs,
+    principal: Option<Arc<Principal>>,
+    subscription: Option<Subscription>,
 ) -> Result<HttpResponse, Refusal> {
     let is_takeable = request.extensions().get::<CanUpgrade>().is_some();
     if !is_takeable || request.version() < Version::HTTP_11 {
         return Err(Refusal::InvalidRequest);
     }
     judge_headers(request.headers())?;
-    let principal = outputs.authenticate(request).await?;
     let client = client_address(request.head(), &outputs.trusted_proxies);
     let census = &outputs.worker.shared.census;
     let place = census.enter(client).ok_or(Refusal::TooManySessions)?;
@@ -76,7 +82,7 @@ pub async fn upgrade(
             .map_err(|_| Refusal::InvalidRequest)?;
     // The library's way to write is not ours: its body would be polled for ever.
     response = response.set_body(BoxBody::new(()));
-    response.extensions_mut().insert(Beginning { place, principal });
+    response.extensions_mut().insert(Beginning { place, principal, subscription });
     Ok(response)
 }
 
@@ -122,14 +128,14 @@ where
         log::debug!("a client left before its upgrade was answered");
         return Ok(());
     };
-    let Some(Beginning { place, principal }) = beginning else {
+    let Some(beginning) = beginning else {
         // The client may be gone; the connection ends anyway.
         let _ = framed.io_mut().shutdown().await;
         return Ok(());
     };
     let parts = framed.into_parts();
     let first = parts.read_buf.freeze();
-    let client = Client::new(worker, parts.io.into_parts(), &first, place, principal);
+    let client = Client::new(worker, parts.io.into_parts(), &first, beginning);
     // A task of its own: the one that we are in holds on to what the HTTP server needed.
     tokio::task::spawn_local(run(client));
     Ok(())

@@ -19,7 +19,6 @@ const MAGIC: &[u8] = b"fanfare";
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "nearly every frame is an event")]
 pub enum Frame {
     /// The first message of each side.
     Hello(Hello),

@@ -3,24 +3,29 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_http::ws::OpCode;
 use bytes::Bytes;
 use shared::occupancy::Admission;
-use shared::principal::Principal;
 use shared::socket::Socket;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::archive::{Opening, ReadError, Recovery, Start};
+use crate::catch_up::{CatchUp, Turn};
 use crate::census::Place;
+use crate::cloudevents;
 use crate::disconnect::Disconnect;
+use crate::filter::Narrow;
 use crate::outputs::websocket::connection::{CLOSE_TIMEOUT, Connection, Phase};
-use crate::outputs::websocket::native::{self, Court, Reaction};
+use crate::outputs::websocket::frame;
+use crate::outputs::websocket::Beginning;
+use crate::outputs::websocket::native::{Court, Reaction};
 use crate::outputs::websocket::reader::{Incoming, Reader};
 use crate::pace::Pace;
 use crate::patience::{Due, Patience};
+use crate::subscription::Subscription;
 use crate::worker::{Output, Worker};
 
 /// What is read and thrown away after our Close; a client that sends more is not waited for.
@@ -45,6 +50,10 @@ pub struct Client {
     pings: Pace,
     /// An answer that waits, because its address guesses tokens; nothing is read meanwhile.
     held_back: Option<(Instant, Reaction)>,
+    /// The log, as long as the session still reads it.
+    catch_up: Option<Box<CatchUp>>,
+    /// The client has asked in its request; what it says is not listened to.
+    is_attached: bool,
     discarded: usize,
     /// Nothing that comes is understood any more; it is only taken off the socket, for unread
     /// bytes would turn the end into a reset that can overtake our Close.
@@ -59,8 +68,7 @@ impl Client {
         worker: Rc<Worker>,
         (socket, mut admission): (Socket, Admission),
         first: &Bytes,
-        place: Place,
-        principal: Option<Arc<Principal>>,
+        Beginning { place, principal, subscription }: Beginning,
     ) -> Self {
         admission.unleash();
         let now = Instant::now();
@@ -79,6 +87,8 @@ impl Client {
             frames: Pace::new(rate, burst, now.into_std()),
             pings: Pace::new(PINGS.0, PINGS.1, now.into_std()),
             held_back: None,
+            catch_up: None,
+            is_attached: subscription.is_some(),
             discarded: 0,
             is_deaf: false,
             admission,
@@ -89,7 +99,75 @@ impl Client {
         } else {
             worker.expect(client.arrival, client.connection.id);
         }
+        if let Some(subscription) = subscription {
+            client.attach(subscription);
+        }
         client
+    }
+
+    fn attach(&mut self, subscription: Subscription) {
+        let worker = Rc::clone(&self.connection.worker);
+        worker.with_hub(|hub| self.connection.native.borrow_mut().attach(&subscription, hub));
+        let Subscription { narrow, start, .. } = subscription;
+        self.read_log(narrow, start);
+    }
+
+    /// Begins to read the log; until it is known where, nothing that the client says is read.
+    fn read_log(&mut self, narrow: Narrow, start: Start) {
+        let Connection { worker, outbox, native, .. } = &*self.connection;
+        let native = native.borrow();
+        let patterns = native.session().map_or_else(Vec::new, |it| it.patterns().cloned().collect());
+        let catch_up = CatchUp::new(worker, outbox, native.format, patterns, narrow, start);
+        self.catch_up = Some(Box::new(catch_up));
+    }
+
+    /// Reads on in the log, as far as the client has room.
+    fn follow(&mut self, cx: &mut Context<'_>) {
+        while let Some(catch_up) = &mut self.catch_up {
+            if self.connection.phase.get() != Phase::Open {
+                self.catch_up = None;
+                return;
+            }
+            match catch_up.poll(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(Turn::Opened(opening))) => {
+                    self.open(&opening);
+                    // What the client has said meanwhile can be read now.
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Ready(Ok(Turn::Joined(offset))) => {
+                    let worker = &self.connection.worker;
+                    if let Some(session) = self.connection.native.borrow_mut().session_mut() {
+                        worker.with_hub(|hub| session.join(offset, hub));
+                    }
+                    self.catch_up = None;
+                }
+                // It may come back, and be told that it has missed something.
+                Poll::Ready(Err(ReadError::Freed)) => {
+                    self.connection.hang_up(Disconnect::SlowConsumer);
+                }
+                Poll::Ready(Err(ReadError::Damaged)) => {
+                    self.connection.hang_up(Disconnect::Internal);
+                }
+            }
+        }
+    }
+
+    /// Tells the client where its events begin.
+    fn open(&self, opening: &Opening) {
+        let epoch = &self.connection.worker.shared.archive.epoch;
+        let mut out = Vec::new();
+        match opening.recovered {
+            _ if !self.is_attached => {
+                let answer = self.connection.native.borrow().answer_opening(opening, epoch);
+                frame::push_text(&mut out, |out| out.extend_from_slice(answer.as_bytes()));
+            }
+            Some(Recovery::Broken { earliest }) => frame::push_text(&mut out, |out| {
+                cloudevents::encode_gap(epoch, opening.place, earliest, out);
+            }),
+            _ => return,
+        }
+        self.connection.answer(out);
     }
 
     /// Ends a session whose task has panicked: a last word, if the socket takes it.
@@ -151,7 +229,7 @@ impl Client {
     }
 
     fn read_frames(&mut self) {
-        while self.held_back.is_none() && !self.is_deaf {
+        while self.held_back.is_none() && !self.is_deaf && !self.is_opening() {
             match self.reader.read() {
                 Ok(None) => return,
                 Ok(Some(incoming)) => self.take(incoming),
@@ -175,9 +253,10 @@ impl Client {
                 self.connection.hang_up(Disconnect::Policy);
             }
             Incoming::Ping(payload) => {
-                self.connection.answer(native::frame(OpCode::Pong, &payload));
+                self.connection.answer(frame::frame(OpCode::Pong, &payload));
             }
             Incoming::Pong | Incoming::Fragment => {}
+            Incoming::Text(_) | Incoming::Binary if self.is_attached => {}
             Incoming::Text(text) => self.receive(&text),
             Incoming::Binary => {
                 let reaction = self.connection.native.borrow().receive_binary();
@@ -191,9 +270,15 @@ impl Client {
         let tokens = worker.shared.tokens.load_full();
         let patterns_max = worker.shared.limits.patterns_max;
         let reaction = worker.with_hub(|hub| {
-            let court = Court { tokens: &tokens, patterns_max, hub };
+            let epoch = &worker.shared.archive.epoch;
+            let court = Court { tokens: &tokens, patterns_max, hub, epoch };
             self.connection.native.borrow_mut().receive(text, court)
         });
+        if let Some(catch_up) = &mut self.catch_up
+            && let Some(session) = self.connection.native.borrow().session()
+        {
+            catch_up.set_patterns(session.patterns());
+        }
         if self.connection.native.borrow().session().is_some() {
             self.settle();
         }
@@ -208,12 +293,16 @@ impl Client {
         self.react(reaction);
     }
 
-    fn react(&mut self, reaction: Reaction) {
+    fn react(&mut self, mut reaction: Reaction) {
+        // A client that is let go anyway needs nothing of the log.
+        if let Some(start) = reaction.start.take_if(|_| reaction.disconnect.is_none()) {
+            return self.read_log(Narrow::default(), start);
+        }
         let code = reaction.code();
         if code != "OK" {
             self.connection.worker.shared.metrics.refuse(code);
         }
-        self.connection.answer(native::frame(OpCode::Text, reaction.answer.as_bytes()));
+        self.connection.answer(frame::frame(OpCode::Text, reaction.answer.as_bytes()));
         if let Some(disconnect) = reaction.disconnect {
             self.connection.hang_up(disconnect);
         }
@@ -226,7 +315,7 @@ impl Client {
             self.connection.unsubscribe_all();
             let code = code.map(u16::to_be_bytes);
             let payload = code.as_ref().map_or(&[][..], <[u8; 2]>::as_slice);
-            let close = native::frame(OpCode::Close, payload);
+            let close = frame::frame(OpCode::Close, payload);
             self.connection.outbox.close_with(close);
         }
         self.connection.phase.set(Phase::Closed { until });
@@ -297,7 +386,7 @@ impl Client {
         }
         match self.patience.judge(self.connection.stuck_since(), now) {
             Due::Nothing => {}
-            Due::Ping => self.connection.answer(native::frame(OpCode::Ping, b"")),
+            Due::Ping => self.connection.answer(frame::frame(OpCode::Ping, b"")),
             Due::Disconnect(disconnect) => self.connection.hang_up(disconnect),
         }
         Poll::Pending
@@ -305,7 +394,11 @@ impl Client {
 
     fn is_reading(&self) -> bool {
         let is_over = matches!(self.connection.phase.get(), Phase::Closed { .. } | Phase::Broken);
-        !is_over && self.held_back.is_none()
+        !is_over && self.held_back.is_none() && !self.is_opening()
+    }
+
+    fn is_opening(&self) -> bool {
+        self.catch_up.as_ref().is_some_and(|it| it.is_opening())
     }
 }
 
@@ -319,8 +412,13 @@ impl Future for Client {
         loop {
             let now = Instant::now();
             this.listen(now, cx);
+            this.follow(cx);
             if this.tick(now).is_ready() || this.write(cx).is_ready() {
                 return Poll::Ready(());
+            }
+            // What was written has made room.
+            if this.catch_up.as_ref().is_some_and(|it| it.can_go_on()) {
+                cx.waker().wake_by_ref();
             }
             let deadline = this.next_deadline();
             if this.timer.deadline() != deadline {

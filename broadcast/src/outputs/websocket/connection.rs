@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::disconnect::Disconnect;
 use crate::hub::SessionId;
 use crate::outbox::Outbox;
+use crate::outputs::websocket::frame;
 use crate::outputs::websocket::native::{self, Native};
 use crate::worker::{Output, Shared, Worker};
 
@@ -64,7 +65,7 @@ impl Connection {
     ) -> Rc<Self> {
         let Shared { limits, memory, .. } = &worker.shared;
         let outbox = Rc::new(Outbox::new(limits.outbox_bytes_max, memory));
-        let id = worker.with_hub(|hub| hub.enter(Rc::clone(&outbox), &native::FORMAT));
+        let id = worker.with_hub(|hub| hub.enter(Rc::clone(&outbox), &native::PLAIN));
         Rc::new(Self {
             id,
             socket: RefCell::new(socket),
@@ -195,7 +196,7 @@ impl Output for Connection {
         self.worker.shared.metrics.disconnect(disconnect);
         self.phase.set(Phase::Closing { until: Instant::now() + CLOSE_TIMEOUT });
         self.unsubscribe_all();
-        let close = native::close_frame(disconnect);
+        let close = frame::close_frame(disconnect);
         if disconnect.gives_up_queue() {
             self.outbox.replace_with(close);
         } else {

@@ -3,32 +3,41 @@
 //! Rules without socket or clock. Whatever a message asks for is decided here; the connection only
 //! carries it out.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use actix_http::ws::{OpCode, Parser};
-use bytes::BytesMut;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use shared::credentials::Credentials;
-use shared::event::Event;
-use shared::json::{is_shallow, present};
 use shared::pattern::Pattern;
 use shared::principal::Principal;
-use shared::tokens::{AuthError, Tokens};
+use shared::tokens::Tokens;
 
+use crate::archive::{Opening, Recovery, Start};
+use crate::cloudevents::{self, Extension, push_member, push_string};
+use crate::cursor::Epoch;
 use crate::disconnect::Disconnect;
 use crate::hub::{Hub, SessionId};
-use crate::publication::Format;
+use crate::outputs::websocket::frame::{HEADER_BYTES_MAX, push_header, push_text};
+use crate::outputs::websocket::message::{Message, Refusal, Wish};
+use crate::publication::{Format, Placed, Slot};
 use crate::session::Session;
+use crate::subscription::Subscription;
 
 /// WIRE §1.2: so many failed authentications end the connection.
 const FAILURES_MAX: u8 = 3;
 
-/// RFC 6455 §5.2: the longest header of a frame that is not masked.
-const HEADER_BYTES_MAX: usize = 10;
-
 /// Events as the 2018 service sent them.
-pub static FORMAT: Format = Format::native(encode_event);
+pub static PLAIN: Format = Format::new(Slot::Native, encode_plain);
+/// The same with cursor, id, time and source.
+pub static WITH_CURSOR: Format = Format::new(Slot::NativeCursor, encode_with_cursor);
+/// CloudEvents.
+pub static CLOUDEVENTS: Format = Format::new(Slot::CloudEvents, |placed, out| {
+    push_text(out, |out| cloudevents::encode(placed, Extension::None, out));
+});
+/// CloudEvents with cursor.
+pub static CLOUDEVENTS_WITH_CURSOR: Format =
+    Format::new(Slot::CloudEventsCursor, |placed, out| {
+        push_text(out, |out| cloudevents::encode(placed, Extension::Cursor, out));
+    });
 
 /// One client's conversation.
 #[derive(Debug)]
@@ -36,6 +45,11 @@ pub struct Native {
     id: SessionId,
     /// There once the client has proved who it is.
     session: Option<Session>,
+    /// The first init that succeeded is behind us.
+    has_begun: bool,
+    wants_cursor: bool,
+    /// How its events are written.
+    pub format: &'static Format,
     failures: u8,
 }
 
@@ -48,6 +62,9 @@ pub struct Reaction {
     pub disconnect: Option<Disconnect>,
     /// A credential was refused.
     pub is_refused: bool,
+    /// Where the client's events begin, if they are to be read from the log: it is answered when
+    /// that is found out, and not before.
+    pub start: Option<Start>,
     code: &'static str,
 }
 
@@ -60,13 +77,15 @@ pub struct Court<'a> {
     pub patterns_max: usize,
     /// Where to subscribe.
     pub hub: &'a mut Hub,
+    /// The life of the log.
+    pub epoch: &'a Epoch,
 }
 
 impl Native {
     /// Begins a conversation; with a credential, if the upgrade showed one.
     pub fn new(id: SessionId, principal: Option<Arc<Principal>>) -> Self {
         let session = principal.map(|principal| Session::new(id, principal));
-        Self { id, session, failures: 0 }
+        Self { id, session, has_begun: false, wants_cursor: false, format: &PLAIN, failures: 0 }
     }
 
     /// The session, once the client has proved who it is.
@@ -77,6 +96,19 @@ impl Native {
     /// The session, to be judged.
     pub fn session_mut(&mut self) -> Option<&mut Session> {
         self.session.as_mut()
+    }
+
+    /// Subscribes a client that has asked in its request, and says nothing here.
+    pub fn attach(&mut self, subscription: &Subscription, hub: &mut Hub) {
+        self.format = &CLOUDEVENTS_WITH_CURSOR;
+        hub.set_format(self.id, self.format);
+        if !subscription.narrow.is_open() {
+            hub.narrow(self.id, subscription.narrow.clone());
+        }
+        if let Some(session) = &mut self.session {
+            session.hold_back();
+            session.subscribe(subscription.patterns.clone(), hub);
+        }
     }
 
     /// Takes a text message.
@@ -95,10 +127,35 @@ impl Native {
     }
 
     fn init(&mut self, message: &Message<'_>, court: Court<'_>) -> Reaction {
+        let epoch = court.epoch;
         match self.try_init(message, court) {
-            Ok(disconnect) => Reaction { disconnect, ..Reaction::to("init", Ok(())) },
+            Ok(Accepted { disconnect, start, opening }) => {
+                let mut reaction = Reaction { disconnect, start, ..Reaction::to("init", Ok(())) };
+                if let Some(opening) = opening {
+                    reaction.answer = self.answer_opening(&opening, epoch);
+                }
+                reaction
+            }
             Err(refusal) => self.refuse("init", refusal),
         }
+    }
+
+    /// The answer to an init whose events begin there.
+    pub fn answer_opening(&self, opening: &Opening, epoch: &Epoch) -> String {
+        let mut answer = br#"{"type":"init","code":"OK""#.to_vec();
+        if self.wants_cursor {
+            push_member("cursor", &epoch.at(opening.place).to_string(), &mut answer);
+        }
+        match opening.recovered {
+            Some(Recovery::Whole) => answer.extend_from_slice(br#","recovered":true"#),
+            Some(Recovery::Broken { earliest }) => {
+                answer.extend_from_slice(br#","recovered":false"#);
+                push_member("earliest", &epoch.at(earliest).to_string(), &mut answer);
+            }
+            None => {}
+        }
+        answer.push(b'}');
+        String::from_utf8(answer).unwrap_or_default()
     }
 
     /// The checks stand in the order of WIRE §1.2; nothing changes before the last of them.
@@ -106,14 +163,14 @@ impl Native {
         &mut self,
         message: &Message<'_>,
         court: Court<'_>,
-    ) -> Result<Option<Disconnect>, Refusal> {
+    ) -> Result<Accepted, Refusal> {
         let events = message.events()?;
         let principal = self.principal_of(message, court.tokens)?;
         let session = self.session.as_ref();
         let texts = || events.iter().flatten().map(String::as_str);
         let count = match session {
             Some(session) => session.count_with(texts()),
-            None => texts().collect::<std::collections::BTreeSet<_>>().len(),
+            None => texts().collect::<BTreeSet<_>>().len(),
         };
         if count > court.patterns_max {
             return Err(Refusal::TooManyEvents);
@@ -126,11 +183,35 @@ impl Native {
         if !patterns.iter().all(|pattern| principal.grant.may_subscribe(pattern)) {
             return Err(Refusal::Forbidden);
         }
+        // Where to begin and what to send is said once, for all that the session will have.
+        let wish = match self.has_begun {
+            false => Some(message.wish()?),
+            true if message.has_wish() => return Err(Refusal::Resume),
+            true => None,
+        };
         let id = self.id;
         let session = self.session.get_or_insert_with(|| Session::new(id, Arc::clone(&principal)));
         let disconnect = session.renew(principal);
+        let reads_log = wish.as_ref().is_some_and(|wish| wish.start != Start::Live);
+        if reads_log {
+            session.hold_back();
+        }
         session.subscribe(patterns, court.hub);
-        Ok(disconnect)
+        let Some(wish) = wish else {
+            return Ok(Accepted { disconnect, start: None, opening: None });
+        };
+        self.has_begun = true;
+        self.wants_cursor = wish.wants_cursor;
+        self.format = wish.format();
+        court.hub.set_format(id, self.format);
+        if reads_log {
+            return Ok(Accepted { disconnect, start: Some(wish.start), opening: None });
+        }
+        let opening = wish.wants_cursor.then(|| {
+            // With nothing subscribed nobody tells the hub how far the log is; it need not.
+            Opening { place: court.hub.learn_position(), recovered: None }
+        });
+        Ok(Accepted { disconnect, start: None, opening })
     }
 
     /// Who the message, or else the session, or else an `anonymous` line says it is.
@@ -139,10 +220,10 @@ impl Native {
         message: &Message<'_>,
         tokens: &Tokens,
     ) -> Result<Arc<Principal>, Refusal> {
-        match (&message.authentication, &self.session) {
-            (None, Some(session)) => Ok(Arc::clone(session.principal())),
-            (None, None) => Ok(tokens.authenticate(&Credentials::Absent)?),
-            (Some(_), _) => Ok(tokens.authenticate(&message.credentials()?)?),
+        match &self.session {
+            _ if message.has_credentials() => Ok(tokens.authenticate(&message.credentials()?)?),
+            Some(session) => Ok(Arc::clone(session.principal())),
+            None => Ok(tokens.authenticate(&Credentials::Absent)?),
         }
     }
 
@@ -188,6 +269,27 @@ impl Native {
     }
 }
 
+/// An init that was found good.
+struct Accepted {
+    /// Another credential may not have what is subscribed.
+    disconnect: Option<Disconnect>,
+    /// Where the events begin, if they are to be read from the log.
+    start: Option<Start>,
+    /// Where they begin, if the client wants to know, and it is known.
+    opening: Option<Opening>,
+}
+
+impl Wish {
+    fn format(&self) -> &'static Format {
+        match (self.wants_cloudevents, self.wants_cursor) {
+            (false, false) => &PLAIN,
+            (false, true) => &WITH_CURSOR,
+            (true, false) => &CLOUDEVENTS,
+            (true, true) => &CLOUDEVENTS_WITH_CURSOR,
+        }
+    }
+}
+
 impl Reaction {
     /// The code in the answer.
     pub fn code(&self) -> &'static str {
@@ -197,94 +299,16 @@ impl Reaction {
     fn to(message: &str, result: Result<(), Refusal>) -> Self {
         let code = result.map_or_else(Refusal::code, |()| "OK");
         let answer = format!(r#"{{"type":"{message}","code":"{code}"}}"#);
-        Self { answer, disconnect: None, is_refused: false, code }
+        Self { answer, disconnect: None, is_refused: false, start: None, code }
     }
 }
 
-/// The members of a message that we know. None may stand twice.
-#[derive(Default, Deserialize)]
-struct Message<'a> {
-    #[serde(borrow, rename = "type", default, deserialize_with = "present")]
-    kind: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    authentication: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    events: Option<&'a RawValue>,
-}
-
-impl<'a> Message<'a> {
-    fn read(text: &'a str) -> Result<Self, Refusal> {
-        if !is_shallow(text.as_bytes()) {
-            return Err(Refusal::Syntax);
-        }
-        // serde would take a list for a struct, member by member.
-        if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
-            let any: Result<&RawValue, _> = serde_json::from_str(text);
-            return Err(any.map_or(Refusal::Syntax, |_| Refusal::EventsMissing));
-        }
-        serde_json::from_str(text).map_err(|_| Refusal::Syntax)
-    }
-
-    fn is(&self, kind: &str) -> bool {
-        self.kind
-            .is_some_and(|it| serde_json::from_str::<String>(it.get()).is_ok_and(|it| it == kind))
-    }
-
-    /// The strings of the list; `None` for one that is no Unicode text (half a surrogate pair),
-    /// and so can be no type.
-    fn events(&self) -> Result<Vec<Option<String>>, Refusal> {
-        let events = self.events.ok_or(Refusal::EventsMissing)?;
-        let events: Vec<&RawValue> =
-            serde_json::from_str(events.get()).map_err(|_| Refusal::EventsMissing)?;
-        let read = |event: &RawValue| match event.get().starts_with('"') {
-            true => Ok(serde_json::from_str(event.get()).ok()),
-            false => Err(Refusal::EventsMissing),
-        };
-        events.into_iter().map(read).collect()
-    }
-
-    fn credentials(&self) -> Result<Credentials, Refusal> {
-        let shown = self.authentication.ok_or(Refusal::Auth(AuthError::Unauthenticated))?;
-        let shown: String = serde_json::from_str(shown.get())
-            .map_err(|_| Refusal::Auth(AuthError::Unauthenticated))?;
-        Ok(Credentials::read(&shown))
-    }
-}
-
-/// Why a message is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
-    Syntax,
-    EventsMissing,
-    Auth(AuthError),
-    TooManyEvents,
-    Events,
-    Forbidden,
-}
-
-impl Refusal {
-    fn code(self) -> &'static str {
-        match self {
-            Self::Syntax => "INVALID_SYNTAX",
-            Self::EventsMissing => "INVALID_EVENTS_MISSING",
-            Self::Auth(error) => error.code(),
-            Self::TooManyEvents => "TOO_MANY_EVENTS",
-            Self::Events => "INVALID_EVENTS",
-            Self::Forbidden => "FORBIDDEN",
-        }
-    }
-}
-
-impl From<AuthError> for Refusal {
-    fn from(error: AuthError) -> Self {
-        Self::Auth(error)
-    }
-}
+const START: &[u8] = br#"{"type":"event","event":"#;
+const DATA: &[u8] = br#","data":"#;
 
 /// Appends an event as one text frame; `data` are the publisher's own bytes.
-fn encode_event(event: &Event, out: &mut Vec<u8>) {
-    const START: &[u8] = br#"{"type":"event","event":"#;
-    const DATA: &[u8] = br#","data":"#;
+fn encode_plain(placed: &Placed<'_>, out: &mut Vec<u8>) {
+    let event = placed.event;
     let event_type = serde_json::Value::from(event.event_type.as_str()).to_string();
     let data = event.data.as_ref().map(|data| data.as_bytes().as_ref());
     let length =
@@ -300,32 +324,22 @@ fn encode_event(event: &Event, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// RFC 6455 §5.2: the header of a server's text frame, final and not masked.
-fn push_header(payload_bytes: usize, out: &mut Vec<u8>) {
-    const FINAL_TEXT: u8 = 0x81;
-    out.push(FINAL_TEXT);
-    if let Ok(short @ ..126) = u8::try_from(payload_bytes) {
-        out.push(short);
-    } else if let Ok(medium) = u16::try_from(payload_bytes) {
-        out.push(126);
-        out.extend_from_slice(&medium.to_be_bytes());
-    } else {
-        out.push(127);
-        out.extend_from_slice(&u64::try_from(payload_bytes).unwrap_or(u64::MAX).to_be_bytes());
-    }
-}
-
-/// A frame of its own, such as an answer or a control frame.
-pub fn frame(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
-    let mut out = BytesMut::with_capacity(payload.len() + HEADER_BYTES_MAX);
-    Parser::write_message(&mut out, payload, opcode, true, false);
-    out.into()
-}
-
-/// A Close frame with its code and reason.
-pub fn close_frame(disconnect: Disconnect) -> Vec<u8> {
-    let (code, reason) = disconnect.code_and_reason();
-    frame(OpCode::Close, &[&code.to_be_bytes(), reason.as_bytes()].concat())
+/// Appends an event with its cursor, id, time and source.
+fn encode_with_cursor(placed: &Placed<'_>, out: &mut Vec<u8>) {
+    push_text(out, |out| {
+        let event = placed.event;
+        out.extend_from_slice(START);
+        push_string(event.event_type.as_str(), out);
+        if let Some(data) = &event.data {
+            out.extend_from_slice(DATA);
+            out.extend_from_slice(data.as_bytes());
+        }
+        push_member("cursor", &placed.cursor().to_string(), out);
+        push_member("id", &event.id, out);
+        push_member("time", event.time.as_str(), out);
+        push_member("source", &event.source, out);
+        out.push(b'}');
+    });
 }
 
 #[cfg(test)]

@@ -1,0 +1,310 @@
+//! The kept events as everybody but the log sees them: where they begin and end, and what they are.
+//!
+//! Told by the log at each commit, asked by sessions on every thread. What is new is answered from
+//! memory; the rest is read from the disk, by threads that do nothing else.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::cursor::{Cursor, Epoch};
+use crate::filter::Filter;
+use crate::log::page::Page;
+use crate::log::reader::{Backward, Excerpt, Gathering, LookBack, Reader, Reading};
+use crate::log::recent::Recent;
+use crate::log::store::StoreError;
+
+/// What one look into memory goes through, at most: it is done on a thread that serves others.
+const RECENT_BYTES_MAX: usize = 128 * 1024;
+
+/// The kept events of one epoch.
+#[derive(Debug)]
+pub struct Archive {
+    /// The life of the log.
+    pub epoch: Epoch,
+    /// The offset of the last event.
+    end: Arc<AtomicU64>,
+    /// The place before the oldest kept event.
+    earliest: AtomicU64,
+    /// Behind this offset nothing was ever lost.
+    whole_from: u64,
+    recent: Mutex<Recent>,
+    readers: Vec<Reader>,
+    next_reader: AtomicUsize,
+    health: Health,
+}
+
+/// What is wrong with the log now.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// Events cannot be written.
+    pub is_failing: AtomicBool,
+    /// Something that was written cannot be read.
+    pub is_damaged: AtomicBool,
+}
+
+/// Where a stream of events begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// With what comes from now on.
+    Live,
+    /// With the oldest kept event.
+    First,
+    /// Behind a place.
+    After(Cursor),
+    /// With the first that was accepted at or after a time: microseconds since 1970.
+    Since(i64),
+    /// With the last so many that are wanted.
+    Last(usize),
+}
+
+/// Where a stream begins, found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opening {
+    /// The place before the first event that it can have.
+    pub place: u64,
+    /// Whether it has all that was asked for, if a place was asked for.
+    pub recovered: Option<Recovery>,
+}
+
+/// Whether a stream has all that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// It has.
+    Whole,
+    /// It may not; the oldest place after which all is there is this one.
+    Broken {
+        /// That place.
+        earliest: u64,
+    },
+}
+
+impl Archive {
+    /// What is kept up to `end`.
+    pub fn new(
+        epoch: Epoch,
+        (earliest, end): (u64, u64),
+        whole_from: u64,
+        recent: Recent,
+        readers: Vec<Reader>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            epoch,
+            end: Arc::new(AtomicU64::new(end)),
+            earliest: AtomicU64::new(earliest),
+            whole_from,
+            recent: Mutex::new(recent),
+            readers,
+            next_reader: AtomicUsize::new(0),
+            health: Health::default(),
+        })
+    }
+
+    /// The offset of the last event that was committed.
+    pub fn end(&self) -> u64 {
+        self.end.load(Ordering::SeqCst)
+    }
+
+    /// The same, to be looked at by those who know nothing else of the log.
+    pub fn watch_end(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.end)
+    }
+
+    /// The oldest place after which everything is there.
+    pub fn earliest(&self) -> u64 {
+        self.earliest.load(Ordering::SeqCst).max(self.whole_from)
+    }
+
+    /// What is wrong.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what was committed.
+    pub fn extend(&self, pages: Vec<Page>, end: u64) {
+        let mut recent = self.recent();
+        for page in pages {
+            recent.push(page);
+        }
+        drop(recent);
+        self.end.store(end, Ordering::SeqCst);
+    }
+
+    /// What is kept begins behind this offset from now on.
+    pub fn free_up_to(&self, earliest: u64) {
+        self.earliest.store(earliest, Ordering::SeqCst);
+    }
+
+    /// Drops freed pages from memory, where nothing else keeps them.
+    pub fn forget_up_to(&self, earliest: u64) {
+        let mut recent = self.recent();
+        while recent.oldest().is_some_and(|page| page.last <= earliest) {
+            recent.free_oldest();
+        }
+    }
+
+    /// Looks for wanted events behind an offset in memory; `None` if they are not all there.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] says what became of them.
+    pub fn read_recent(
+        &self,
+        after: u64,
+        filter: &Filter,
+        bytes_max: usize,
+    ) -> Result<Option<Excerpt>, ReadError> {
+        let Some(pages) = self.recent().behind(after, RECENT_BYTES_MAX) else { return Ok(None) };
+        if after < self.earliest.load(Ordering::SeqCst) {
+            return Err(ReadError::Freed);
+        }
+        let mut gathering = Gathering::new(after, filter, bytes_max);
+        for page in &pages {
+            if !gathering.take(page).map_err(|error| self.report(&error))? {
+                break;
+            }
+        }
+        Ok(Some(gathering.excerpt()))
+    }
+
+    /// Looks for wanted events behind an offset, wherever they are.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] says what became of them.
+    pub async fn read(
+        &self,
+        after: u64,
+        filter: &Arc<Filter>,
+        bytes_max: usize,
+    ) -> Result<Excerpt, ReadError> {
+        if let Some(excerpt) = self.read_recent(after, filter, bytes_max)? {
+            return Ok(excerpt);
+        }
+        let filter = Arc::clone(filter);
+        let excerpt = self.ask(move |reading| reading.read(after, &filter, bytes_max)).await?;
+        // What was freed meanwhile may be missing: the log says so before it frees.
+        if after < self.earliest.load(Ordering::SeqCst) {
+            return Err(ReadError::Freed);
+        }
+        Ok(excerpt)
+    }
+
+    /// Finds out where a stream begins. `live` is where one begins that asks for nothing kept.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]: the log cannot be read.
+    pub async fn open(
+        &self,
+        start: &Start,
+        filter: &Arc<Filter>,
+        live: u64,
+    ) -> Result<Opening, ReadError> {
+        let whole = |place| Opening { place, recovered: Some(Recovery::Whole) };
+        Ok(match start {
+            Start::Live => Opening { place: live, recovered: None },
+            Start::First => whole(self.earliest.load(Ordering::SeqCst)),
+            Start::After(cursor) => self.resume(cursor, live),
+            Start::Since(wall_us) => {
+                let place = self.place_since(*wall_us).await?.unwrap_or_else(|| self.end());
+                whole(place.max(self.earliest.load(Ordering::SeqCst)))
+            }
+            Start::Last(count) => {
+                Opening { place: self.place_of_last(*count, filter).await?, recovered: None }
+            }
+        })
+    }
+
+    /// WIRE §1.3: what follows a cursor that is not ours, or not whole, is what is kept after it.
+    fn resume(&self, cursor: &Cursor, live: u64) -> Opening {
+        let (end, kept_from) = (self.end(), self.earliest.load(Ordering::SeqCst));
+        let earliest = self.earliest();
+        let broken = |place| Opening { place, recovered: Some(Recovery::Broken { earliest }) };
+        if cursor.epoch != self.epoch || cursor.offset > end {
+            return broken(live);
+        }
+        match cursor.offset {
+            offset if offset >= earliest => {
+                Opening { place: offset, recovered: Some(Recovery::Whole) }
+            }
+            offset => broken(offset.max(kept_from)),
+        }
+    }
+
+    async fn place_since(&self, wall_us: i64) -> Result<Option<u64>, ReadError> {
+        if self.readers.is_empty() {
+            let recent = self.recent();
+            let pages = recent.newest_first();
+            let found = pages.filter(|page| page.accepted.wall_us >= wall_us).last();
+            return Ok(found.map(|page| page.first - 1));
+        }
+        self.ask(move |reading| reading.since(wall_us)).await
+    }
+
+    async fn place_of_last(&self, count: usize, filter: &Arc<Filter>) -> Result<u64, ReadError> {
+        let end = self.end();
+        let (mut wanted, mut place, mut rest) = (count, end, Some(end));
+        while let Some(from) = rest.filter(|_| wanted > 0) {
+            let back = self.look_back(from, wanted, filter).await?;
+            wanted -= back.found;
+            place = back.earliest.map_or(place, |offset| offset - 1);
+            rest = back.rest;
+        }
+        Ok(place)
+    }
+
+    async fn look_back(
+        &self,
+        from: u64,
+        wanted: usize,
+        filter: &Arc<Filter>,
+    ) -> Result<LookBack, ReadError> {
+        if !self.readers.is_empty() {
+            let filter = Arc::clone(filter);
+            return self.ask(move |reading| reading.look_back(from, wanted, &filter)).await;
+        }
+        let mut back = Backward::new(from, wanted, filter);
+        let pages: Vec<Page> = self.recent().newest_first().cloned().collect();
+        for page in pages.iter().filter(|page| page.first <= from) {
+            if !back.take(page).map_err(|error| self.report(&error))? {
+                return Ok(back.result());
+            }
+        }
+        Ok(LookBack { rest: None, ..back.result() })
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Reading) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let next = self.next_reader.fetch_add(1, Ordering::Relaxed);
+        let reader = self.readers.get(next % self.readers.len().max(1));
+        // Without readers everything that is kept is in memory.
+        let reader = reader.ok_or(ReadError::Freed)?;
+        reader.ask(read).await.map_err(|error| self.report(&error))
+    }
+
+    fn report(&self, error: &StoreError) -> ReadError {
+        self.health.is_damaged.store(true, Ordering::Relaxed);
+        log::error!("the log cannot be read: {error}");
+        ReadError::Damaged
+    }
+}
+
+/// Why kept events cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// They are not kept any more.
+    #[error("the events are not kept any more")]
+    Freed,
+    /// The log is damaged, or its disk is.
+    #[error("the log cannot be read")]
+    Damaged,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,311 @@
+//! Where the log keeps its pages: on disk, or in memory alone.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use shared::event::Event;
+use shared::process::StartError;
+
+use crate::archive::Archive;
+use crate::cursor::Epoch;
+use crate::log::checkpoint::{Checkpoint, Pen};
+use crate::log::clock::Clock;
+use crate::log::identity::{Folder, Identity, boot_id};
+use crate::log::page::Page;
+use crate::log::reader::Reader;
+use crate::log::recent::Recent;
+use crate::log::retention::Retention;
+use crate::log::retries::{self, Known, Retries};
+use crate::log::store::{self, Oldest, Store, StoreError};
+
+/// Threads that read for those who are far behind.
+const READERS: usize = 2;
+
+/// What an acknowledged event survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Durability {
+    /// The end of the process, however it comes.
+    Written,
+    /// A loss of power, too.
+    Synced,
+    /// Nothing.
+    Memory,
+}
+
+/// What is kept, and how.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The folder.
+    pub folder: PathBuf,
+    /// What events survive.
+    pub durability: Durability,
+    /// The most events.
+    pub events_max: u64,
+    /// The most bytes.
+    pub bytes_max: u64,
+    /// The greatest age.
+    pub age_max: Duration,
+    /// The most bytes of the newest events in memory.
+    pub cache_bytes: usize,
+}
+
+/// Where the log keeps its pages.
+#[derive(Debug)]
+pub struct Keeper {
+    place: Place,
+    clock: Clock,
+    archive: Arc<Archive>,
+    pen: Pen,
+}
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one a process")]
+enum Place {
+    Disk {
+        store: Store,
+        identity: Identity,
+        #[expect(dead_code, reason = "the thread, until it is dropped")]
+        checkpoint: Checkpoint,
+    },
+    Memory {
+        retention: Retention,
+        pages: VecDeque<Oldest>,
+    },
+}
+
+/// An open log.
+#[derive(Debug)]
+pub struct Opened {
+    /// Where it keeps its pages.
+    pub keeper: Keeper,
+    /// The kept events as others see them.
+    pub archive: Arc<Archive>,
+    /// The events that were accepted lately.
+    pub retries: Retries,
+    /// The last offset that may have been given.
+    pub last: u64,
+}
+
+impl Opened {
+    /// Opens the log.
+    ///
+    /// # Errors
+    ///
+    /// It is damaged, or another process has it.
+    pub fn open(settings: &Settings) -> Result<Self, StartError> {
+        match settings.durability {
+            Durability::Memory => Ok(Self::in_memory(settings)),
+            Durability::Written | Durability::Synced => Self::on_disk(settings),
+        }
+    }
+
+    fn in_memory(settings: &Settings) -> Self {
+        let bytes_max = settings.cache_bytes.min(usize::try_from(settings.bytes_max).unwrap_or(usize::MAX));
+        let bytes_max_u64 = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+        let retention = Retention::new(settings.events_max, bytes_max_u64, settings.age_max);
+        // What is kept is what is here: it is freed by the bounds, and not for want of room.
+        let recent = Recent::new(usize::MAX, 0);
+        let archive = Archive::new(Epoch::random(), (0, 0), 0, recent, Vec::new());
+        let keeper = Keeper {
+            place: Place::Memory { retention, pages: VecDeque::new() },
+            clock: Clock::continuing(0),
+            archive: Arc::clone(&archive),
+            pen: Pen::default(),
+        };
+        Self { keeper, archive, retries: Retries::default(), last: 0 }
+    }
+
+    fn on_disk(settings: &Settings) -> Result<Self, StartError> {
+        let folder = Folder::take(&settings.folder).map_err(|error| StartError::Setting {
+            setting: "DATA_DIR".to_owned(),
+            fault: error.to_string(),
+        })?;
+        let path = folder.file(store::NAME);
+        let damaged = |error: StoreError| StartError::Log {
+            path: path.clone(),
+            fault: error.to_string(),
+        };
+        let is_synced = settings.durability == Durability::Synced;
+        let bounds = Retention::new(settings.events_max, settings.bytes_max, settings.age_max);
+        let mut store = Store::open(&path, is_synced, bounds).map_err(damaged)?;
+        let kept = store.kept().map_err(damaged)?;
+        let (identity, beginning) = Identity::begin(folder, kept, is_synced, &boot_id())
+            .map_err(|error| damaged(StoreError::System(error.to_string())))?;
+        let whole_from = store.begin(identity.starts(), beginning.whole_from).map_err(damaged)?;
+        let mut recent = Recent::new(settings.cache_bytes, store.last());
+        let retries = remember(&store, &mut recent, beginning.clock).map_err(damaged)?;
+        let readers: Result<Vec<Reader>, _> =
+            (0..READERS).map(|_| Reader::start(&path)).collect();
+        let pen = Pen::default();
+        let checkpoint = Checkpoint::start(&path, store.unsaved_bytes(), Arc::clone(&pen));
+        let checkpoint = checkpoint.map_err(damaged)?;
+        let ends = (store.earliest(), store.last());
+        let readers = readers.map_err(damaged)?;
+        let archive = Archive::new(beginning.epoch, ends, whole_from, recent, readers);
+        let (events, _) = store.totals();
+        log::info!(events, earliest = ends.0, last = ends.1; "the log is open");
+        let keeper = Keeper {
+            place: Place::Disk { store, identity, checkpoint },
+            clock: beginning.clock,
+            archive: Arc::clone(&archive),
+            pen,
+        };
+        Ok(Self { keeper, archive, retries, last: beginning.last })
+    }
+}
+
+/// Reads what was accepted lately, and holds on to it.
+fn remember(store: &Store, recent: &mut Recent, clock: Clock) -> Result<Retries, StoreError> {
+    let now_ms = clock.now_ms();
+    let mut retries = Retries::default();
+    let (mut lately, mut count) = (Vec::new(), 0);
+    let mut is_held = true;
+    let mut damaged = None;
+    store.for_newest(|page| {
+        let is_late = now_ms - page.accepted.age_ms <= retries::AGE_MS_MAX;
+        if !is_late || count >= retries::EVENTS_MAX {
+            return false;
+        }
+        match page.events() {
+            Ok(events) => {
+                count += events.len();
+                lately.push((page.accepted.age_ms, events));
+            }
+            Err(_) => damaged = Some(page.first),
+        }
+        is_held = is_held && recent.push_older(page);
+        damaged.is_none()
+    })?;
+    if let Some(offset) = damaged {
+        return Err(StoreError::Damaged(offset));
+    }
+    for (age_ms, events) in lately.into_iter().rev() {
+        for (offset, event) in events {
+            retries.remember(&event, Known { offset, tally: None }, age_ms);
+        }
+    }
+    Ok(retries)
+}
+
+impl Keeper {
+    /// The log's clock.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Makes sure that offsets up to `last` may be given.
+    ///
+    /// # Errors
+    ///
+    /// They must not.
+    pub fn reserve(&mut self, last: u64) -> Result<(), StoreError> {
+        match &mut self.place {
+            Place::Disk { identity, .. } => {
+                identity.reserve(last).map_err(|error| StoreError::System(error.to_string()))
+            }
+            Place::Memory { .. } => Ok(()),
+        }
+    }
+
+    /// Keeps the events of one commit, and frees what is beyond the bounds.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is changed.
+    pub fn append(&mut self, pages: Vec<Page>, events: &[Event]) -> Result<(), StoreError> {
+        let now_ms = self.clock.now_ms();
+        let Some(last) = pages.last().map(|page| page.last) else { return Ok(()) };
+        match &mut self.place {
+            Place::Disk { store, .. } => {
+                let _pen = self.pen.lock().unwrap_or_else(PoisonError::into_inner);
+                store.append(&pages, events, now_ms, |it| self.archive.free_up_to(it))?;
+                self.archive.extend(pages, last);
+            }
+            Place::Memory { retention, pages: kept } => {
+                retention.add(&pages);
+                kept.extend(pages.iter().map(Oldest::of));
+                self.archive.extend(pages, last);
+                forget(retention, kept, now_ms, &self.archive);
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees one step of what is beyond the bounds while nothing comes. Says whether there is more.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is changed.
+    pub fn tidy(&mut self) -> Result<bool, StoreError> {
+        let now_ms = self.clock.now_ms();
+        match &mut self.place {
+            Place::Disk { store, .. } => {
+                let _pen = self.pen.lock().unwrap_or_else(PoisonError::into_inner);
+                store.free_some(now_ms, |it| self.archive.free_up_to(it))
+            }
+            Place::Memory { retention, pages } => {
+                forget(retention, pages, now_ms, &self.archive);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Learns whether writing works again.
+    ///
+    /// # Errors
+    ///
+    /// It does not.
+    pub fn probe(&mut self) -> Result<(), StoreError> {
+        match &mut self.place {
+            Place::Disk { store, .. } => {
+                let _pen = self.pen.lock().unwrap_or_else(PoisonError::into_inner);
+                store.probe()
+            }
+            Place::Memory { .. } => Ok(()),
+        }
+    }
+
+    /// The kept events and their bytes.
+    pub fn totals(&self) -> (u64, u64) {
+        match &self.place {
+            Place::Disk { store, .. } => store.totals(),
+            Place::Memory { retention, .. } => retention.totals(),
+        }
+    }
+
+    /// Leaves nothing unsynced.
+    pub fn end(self) {
+        let Place::Disk { store, identity, checkpoint } = self.place else { return };
+        drop(checkpoint);
+        let ended = store.end(self.clock.now_ms());
+        let ended = ended.map_err(|error| error.to_string());
+        let noted =
+            ended.and_then(|last| identity.end(last).map_err(|error| error.to_string()));
+        if let Err(error) = noted {
+            log::warn!("the log could not be closed as it should, nothing is lost: {error}");
+        }
+    }
+}
+
+/// Frees the oldest pages while the bounds ask for it.
+fn forget(
+    retention: &mut Retention,
+    pages: &mut VecDeque<Oldest>,
+    now_ms: i64,
+    archive: &Archive,
+) {
+    let mut freed = None;
+    while retention.is_exceeded(now_ms)
+        && let Some(page) = pages.pop_front()
+    {
+        retention.remove(page);
+        retention.set_oldest(pages.front().copied());
+        freed = Some(page.last);
+    }
+    if let Some(last) = freed {
+        archive.free_up_to(last);
+        archive.forget_up_to(last);
+    }
+}

@@ -1,0 +1,94 @@
+//! How much is kept: events, bytes, age. Rules only; the [`store`](crate::log::store) carries them
+//! out.
+
+use std::time::Duration;
+
+use crate::log::page::Page;
+use crate::log::store::Oldest;
+
+/// The bounds, and what there is.
+#[derive(Debug, Clone)]
+pub struct Retention {
+    events_max: u64,
+    bytes_max: u64,
+    age_ms_max: i64,
+    events: u64,
+    bytes: u64,
+    oldest: Option<Oldest>,
+}
+
+impl Retention {
+    /// Bounds, with nothing kept yet.
+    pub fn new(events_max: u64, bytes_max: u64, age_max: Duration) -> Self {
+        let age_ms_max = i64::try_from(age_max.as_millis()).unwrap_or(i64::MAX);
+        Self { events_max, bytes_max, age_ms_max, events: 0, bytes: 0, oldest: None }
+    }
+
+    /// Takes note of what was found.
+    pub fn begin(&mut self, events: u64, bytes: u64) {
+        (self.events, self.bytes) = (events, bytes);
+    }
+
+    /// The oldest page that is kept.
+    pub fn oldest(&self) -> Option<Oldest> {
+        self.oldest
+    }
+
+    /// Takes note of the oldest page.
+    pub fn set_oldest(&mut self, oldest: Option<Oldest>) {
+        self.oldest = oldest;
+    }
+
+    /// The kept events and their bytes.
+    pub fn totals(&self) -> (u64, u64) {
+        (self.events, self.bytes)
+    }
+
+    /// Takes note of new pages.
+    pub fn add(&mut self, pages: &[Page]) {
+        for page in pages {
+            let page = Oldest::of(page);
+            self.events += page.last + 1 - page.first;
+            self.bytes += page.bytes;
+            self.oldest.get_or_insert(page);
+        }
+    }
+
+    /// Takes note that the oldest page is gone; the next is not known yet.
+    pub fn remove(&mut self, page: Oldest) {
+        self.events = self.events.saturating_sub(page.last + 1 - page.first);
+        self.bytes = self.bytes.saturating_sub(page.bytes);
+        self.oldest = None;
+    }
+
+    /// Whether the oldest page is to be freed.
+    pub fn is_exceeded(&self, now_ms: i64) -> bool {
+        let is_too_old = self.oldest.is_some_and(|it| now_ms - it.age_ms > self.age_ms_max);
+        self.events > self.events_max || self.bytes > self.bytes_max || is_too_old
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::page::tests::{ACCEPTED, event};
+
+    #[test]
+    fn each_bound_is_exceeded_alone() {
+        let page = Page::split(1, &[event("a", "1"), event("a", "2")], ACCEPTED).remove(0);
+        let bytes = u64::try_from(page.bytes.len()).unwrap();
+        let with = |events, bytes, age_ms| {
+            let mut retention = Retention::new(events, bytes, Duration::from_millis(age_ms));
+            retention.add(std::slice::from_ref(&page));
+            retention
+        };
+        assert!(!with(2, bytes, 500).is_exceeded(1500));
+        assert!(with(1, bytes, 500).is_exceeded(1500));
+        assert!(with(2, bytes - 1, 500).is_exceeded(1500));
+        assert!(with(2, bytes, 499).is_exceeded(1500));
+        let mut retention = with(1, 1, 0);
+        retention.remove(retention.oldest().unwrap());
+        assert_eq!((retention.totals(), retention.oldest()), ((0, 0), None));
+        assert!(!retention.is_exceeded(i64::MAX));
+    }
+}
