@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::credentials::{Credentials, Digest};
 use crate::event::{Draft, Event, Time};
+use crate::link::frame::Terms;
 use crate::link::sender::Sender;
 use crate::link::{LinkError, Receipt};
 use crate::principal::Principal;
@@ -69,7 +70,7 @@ impl Publisher {
             publisher: principal.name.clone(),
         };
         let identity = Identity { id: event.id.clone(), source: event.source.clone() };
-        self.sender.send(event).await.map_err(|error| match error {
+        self.sender.send(event, Terms::default()).await.map_err(|error| match error {
             LinkError::Unreachable => PublishError::Unreachable,
             LinkError::TooLarge => PublishError::TooLarge,
             LinkError::Undecided => PublishError::Undecided(identity),
