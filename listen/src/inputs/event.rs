@@ -16,7 +16,7 @@ use shared::json::{is_shallow, present};
 use shared::principal::Principal;
 use shared::publisher::{Identity, PublishError};
 
-use crate::body::{self, Body, BodyError, Encoding};
+use crate::body::{self, BodyError, Encoding};
 use crate::inputs::Inputs;
 
 /// Takes one event. The credential is judged already.
@@ -43,9 +43,8 @@ pub async fn post(
     let Ok(draft) = read_draft(&body.bytes) else {
         return inputs.refuse(StatusCode::BAD_REQUEST, "INVALID_BODY");
     };
-    // From here on the link has it on its account.
-    let Body { held, .. } = body;
-    drop(held);
+    // From here on the link has on its account what the draft has kept.
+    drop(body);
     match inputs.publisher.publish(principal, draft).await {
         Ok(_receipt) => {
             inputs.accepted.inc();
