@@ -29,6 +29,7 @@ pub mod body;
 pub mod config;
 pub mod inputs;
 pub mod metrics;
+pub mod prefer;
 
 /// How long the answer to a request whose body was not read may take to reach its client.
 /// With less than half a second, the HTTP server would leak the socket.

@@ -8,7 +8,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::link::frame::Account;
+
+mod asker;
 pub mod frame;
+mod questions;
 mod queue;
 pub mod sender;
 pub mod unix;
@@ -17,6 +21,8 @@ pub mod unix;
 pub const IN_FLIGHT_EVENTS_MAX: usize = 1024;
 /// HARDENING: unacknowledged bytes on one connection; an empty link takes any one event.
 pub const IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Unanswered questions on one connection, beside pings.
+pub const UNANSWERED_MAX: usize = 1024;
 /// What an event needs on the link beside the body it came in.
 pub const FRAME_BYTES_BESIDE_BODY: usize = 64 * 1024;
 /// A side that hears nothing for so long asks whether the other is there.
@@ -24,20 +30,28 @@ pub const ASK_AFTER: Duration = Duration::from_secs(2);
 /// A side that hears nothing for so long, though it asked, gives the connection up.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 
+/// Those who wait on one worker, for events and for questions each; beyond it one is refused at
+/// once.
+const WAITING_MAX: usize = 10_000;
+
 /// Linux: `sun_path` holds 108 bytes with the final NUL.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Broadcast has the event: it has its place in the order, and is in every worker's queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Receipt;
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// What became of it, where the publisher asked for that.
+    pub account: Option<Account>,
+}
 
-/// Why there is no receipt.
+/// Why there is no receipt, or no answer to a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    /// The event was not sent: broadcast could not be reached in time, or has no room.
+    /// Nothing was sent that has an effect: broadcast could not be reached in time, or has no room.
     #[error("broadcast cannot be reached")]
     Unreachable,
-    /// The event was sent, and no receipt came: it may or may not have been taken.
+    /// The event was sent, and no receipt came, or not the account that was asked for: it may or
+    /// may not have been taken.
     #[error("broadcast did not answer for the event")]
     Undecided,
     /// The event is larger than the other end takes.

@@ -13,8 +13,9 @@ use uuid::Uuid;
 
 use crate::credentials::{Credentials, Digest};
 use crate::event::{Draft, Event, Time};
+use crate::link::LinkError;
+use crate::link::frame::{Account, Terms};
 use crate::link::sender::Sender;
-use crate::link::{LinkError, Receipt};
 use crate::principal::Principal;
 use crate::reload::Reloaded;
 use crate::tokens::{AuthError, Tokens};
@@ -46,7 +47,8 @@ impl Publisher {
         Ok(principal)
     }
 
-    /// Makes an event of a draft and sends it; what the draft leaves out is filled in.
+    /// Makes an event of a draft and sends it; what the draft leaves out is filled in. Where
+    /// `wants_account` is true, waits also to hear what became of it.
     ///
     /// # Errors
     ///
@@ -55,26 +57,56 @@ impl Publisher {
         &self,
         principal: &Principal,
         draft: Draft,
-    ) -> Result<Receipt, PublishError> {
-        if !principal.grant.may_publish(&draft.event_type) {
-            return Err(PublishError::Forbidden);
-        }
-        let event = Event {
-            event_type: draft.event_type,
-            data: draft.data,
-            id: draft.id.unwrap_or_else(make_id),
-            source: draft.source.unwrap_or_else(|| principal.source.clone()),
-            subject: draft.subject,
-            time: draft.time.unwrap_or_else(Time::now),
-            publisher: principal.name.clone(),
-        };
+        wants_account: bool,
+    ) -> Result<Published, PublishError> {
+        let may_be_retry = draft.id.is_some() && draft.source.is_some();
+        let event = make_event(principal, draft)?;
         let identity = Identity { id: event.id.clone(), source: event.source.clone() };
-        self.sender.send(event).await.map_err(|error| match error {
-            LinkError::Unreachable => PublishError::Unreachable,
-            LinkError::TooLarge => PublishError::TooLarge,
-            LinkError::Undecided => PublishError::Undecided(identity),
-        })
+        match self.sender.send(event, Terms { may_be_retry, wants_account }).await {
+            Ok(receipt) => Ok(Published { id: identity.id, account: receipt.account }),
+            Err(LinkError::Unreachable) => Err(PublishError::Unreachable),
+            Err(LinkError::TooLarge) => Err(PublishError::TooLarge),
+            Err(LinkError::Undecided) => Err(PublishError::Undecided(identity)),
+        }
     }
+
+    /// Does all that [`publish`](Self::publish) does, but for sending the event: broadcast is
+    /// asked how many sessions it would reach.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`], as the event itself would have, but never that it may have been taken.
+    pub async fn rehearse(
+        &self,
+        principal: &Principal,
+        draft: Draft,
+    ) -> Result<Rehearsed, PublishError> {
+        let event = make_event(principal, draft)?;
+        let (event_type, id, bytes) = (event.event_type.clone(), event.id.clone(), event.size());
+        // Nobody needs its data while the answer is waited for, and nobody has it on an account.
+        drop(event);
+        match self.sender.count(event_type, bytes).await {
+            Ok(matched) => Ok(Rehearsed { id, matched }),
+            Err(LinkError::TooLarge) => Err(PublishError::TooLarge),
+            Err(LinkError::Unreachable | LinkError::Undecided) => Err(PublishError::Unreachable),
+        }
+    }
+}
+
+/// Makes an event of a draft, if the principal may publish it.
+fn make_event(principal: &Principal, draft: Draft) -> Result<Event, PublishError> {
+    if !principal.grant.may_publish(&draft.event_type) {
+        return Err(PublishError::Forbidden);
+    }
+    Ok(Event {
+        event_type: draft.event_type,
+        data: draft.data,
+        id: draft.id.unwrap_or_else(make_id),
+        source: draft.source.unwrap_or_else(|| principal.source.clone()),
+        subject: draft.subject,
+        time: draft.time.unwrap_or_else(Time::now),
+        publisher: principal.name.clone(),
+    })
 }
 
 /// WIRE §0: a native event's id is a UUIDv7 made at the door.
@@ -119,6 +151,24 @@ pub enum AdmitError {
     /// The token asks too often; it may ask again after this time.
     #[error("too many requests of one token")]
     RateLimited(Duration),
+}
+
+/// An event that broadcast has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// What it is called, within its source.
+    pub id: ByteString,
+    /// What became of it, where the publisher asked for that.
+    pub account: Option<Account>,
+}
+
+/// An event that was not sent, and could have been.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rehearsed {
+    /// What it would have been called, within its source.
+    pub id: ByteString,
+    /// The sessions that it would have been queued to.
+    pub matched: u32,
 }
 
 /// What names one event among all.

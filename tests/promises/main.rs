@@ -23,6 +23,7 @@ mod origins;
 mod publish;
 mod publish_bodies;
 mod publish_link;
+mod receipts;
 mod reloads;
 mod secrets;
 mod settings;

@@ -218,18 +218,6 @@ async fn a_token_publishes_what_one_of_its_grants_covers_and_nothing_else() {
     }
 }
 
-/// To take the event instead would be the one thing that the client asked us not to do.
-#[tokio::test]
-async fn a_dry_run_is_refused() {
-    let gateway = Gateway::open();
-    for query in ["?dry_run", "?dry_run=true", "?a=b&dry_run=1"] {
-        let request = reqwest::Client::new().post(gateway.event_url() + query).body(EVENT);
-        let request = request.header("authorization", format!("Basic {TOKEN}"));
-        let answer = answer(request.send().await.unwrap()).await;
-        assert_eq!(answer, (400, code("INVALID_REQUEST")), "{query}");
-    }
-}
-
 #[tokio::test]
 async fn a_token_that_asks_too_often_is_told_when_to_come_again_and_others_are_not_hindered() {
     let other = "0123456789abcdef-other";

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
@@ -13,24 +14,28 @@ use serde_json::value::RawValue;
 use shared::event::{Draft, EventType, Json, Time};
 use shared::http::{json, retry_after};
 use shared::json::{is_shallow, present};
+use shared::link::frame::Account;
 use shared::principal::Principal;
-use shared::publisher::{Identity, PublishError};
+use shared::publisher::{Identity, PublishError, Rehearsed};
 
-use crate::body::{self, Body, BodyError, Encoding};
+use crate::body::{self, BodyError, Encoding};
 use crate::inputs::Inputs;
+use crate::prefer;
 
-/// Takes one event. The credential is judged already.
+/// What everybody is answered who did not ask for more.
+const ACCEPTED: &str = r#"{"code":"OK"}"#;
+
+/// Takes one event, or rehearses that. The credential is judged already.
 pub async fn post(
     request: &HttpRequest,
     payload: Payload,
     inputs: &Inputs,
     principal: &Principal,
 ) -> HttpResponse {
-    // A dry run needs broadcast's answer, which the link does not carry yet. To take the event
-    // instead would be the one thing that the client asked us not to do.
-    if asks_for_dry_run(request.query_string()) {
+    let Ok(is_dry_run) = read_dry_run(request.query_string()) else {
         return inputs.refuse(StatusCode::BAD_REQUEST, "INVALID_REQUEST");
-    }
+    };
+    let wants_more = prefer::wants_representation(request.headers());
     let (limit, memory) = (inputs.body_bytes_max, &inputs.memory);
     let encoding = match Encoding::of(request) {
         Ok(encoding) => encoding,
@@ -43,20 +48,63 @@ pub async fn post(
     let Ok(draft) = read_draft(&body.bytes) else {
         return inputs.refuse(StatusCode::BAD_REQUEST, "INVALID_BODY");
     };
-    // From here on the link has it on its account.
-    let Body { held, .. } = body;
-    drop(held);
-    match inputs.publisher.publish(principal, draft).await {
-        Ok(_receipt) => {
-            inputs.accepted.inc();
-            json(StatusCode::OK, Bytes::from_static(br#"{"code":"OK"}"#))
-        }
-        Err(error) => refuse_event(inputs, error),
-    }
+    // From here on the link has on its account what the draft has kept.
+    drop(body);
+    let answer = if is_dry_run {
+        rehearse(inputs, principal, draft, wants_more).await
+    } else {
+        publish(inputs, principal, draft, wants_more).await
+    };
+    answer.unwrap_or_else(|error| refuse_event(inputs, error))
 }
 
-fn asks_for_dry_run(query: &str) -> bool {
-    query.split('&').any(|pair| pair.split('=').next() == Some("dry_run"))
+async fn publish(
+    inputs: &Inputs,
+    principal: &Principal,
+    draft: Draft,
+    wants_more: bool,
+) -> Result<HttpResponse, PublishError> {
+    let published = inputs.publisher.publish(principal, draft, wants_more).await?;
+    inputs.accepted.inc();
+    Ok(match published.account {
+        None => json(StatusCode::OK, ACCEPTED),
+        Some(Account { cursor, matched }) => {
+            let (id, cursor) = (quote(&published.id), quote(&cursor));
+            represent(format!(r#"{{"code":"OK","id":{id},"cursor":{cursor},"matched":{matched}}}"#))
+        }
+    })
+}
+
+async fn rehearse(
+    inputs: &Inputs,
+    principal: &Principal,
+    draft: Draft,
+    wants_more: bool,
+) -> Result<HttpResponse, PublishError> {
+    let Rehearsed { id, matched } = inputs.publisher.rehearse(principal, draft).await?;
+    if !wants_more {
+        return Ok(json(StatusCode::OK, ACCEPTED));
+    }
+    Ok(represent(format!(r#"{{"code":"OK","id":{},"matched":{matched}}}"#, quote(&id))))
+}
+
+/// RFC 7240 §3: says that the preference was honoured, which cannot be seen from every body.
+fn represent(body: String) -> HttpResponse {
+    let mut response = json(StatusCode::OK, body);
+    let applied = HeaderValue::from_static("return=representation");
+    response.headers_mut().insert(HeaderName::from_static("preference-applied"), applied);
+    response
+}
+
+/// Whether the query asks for a dry run. A client that means one and writes it in another way must
+/// not fire by accident, so that is refused.
+fn read_dry_run(query: &str) -> Result<bool, InvalidQuery> {
+    let mut named = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "dry_run");
+    match (named.next().as_ref().map(|(_, value)| value.as_ref()), named.next()) {
+        (None | Some("false"), None) => Ok(false),
+        (Some("true"), None) => Ok(true),
+        _ => Err(InvalidQuery),
+    }
 }
 
 fn refuse_body(inputs: &Inputs, error: BodyError) -> HttpResponse {
@@ -154,6 +202,10 @@ fn read_name(value: Option<&RawValue>) -> Result<Option<ByteString>, InvalidBody
         name => Ok(name),
     }
 }
+
+/// The query says something of a dry run, and neither yes nor no.
+#[derive(Debug, PartialEq, Eq)]
+struct InvalidQuery;
 
 /// The body is no event. Which fault it is the client's log can tell better than we.
 #[derive(Debug, PartialEq, Eq)]

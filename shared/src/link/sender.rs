@@ -1,8 +1,8 @@
 //! The sending end of the link: one connection a worker thread, many events in flight.
 //!
-//! Ways in hand over an [`Event`] and wait for its [`Receipt`]. One task owns the socket: what
-//! waits leaves in one write, and one number acknowledges all that came before it. While broadcast
-//! is away, events wait here, each until its time-out.
+//! Ways in hand over an [`Event`] and wait for its [`Receipt`], or ask how many sessions one would
+//! reach. One task owns the socket: what waits leaves in one write, and one number acknowledges all
+//! that came before it. While broadcast is away, all wait here, each until its time-out.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -20,8 +20,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::codec::{Decoder as _, LengthDelimitedCodec};
 
-use crate::event::Event;
-use crate::link::frame::{self, Frame, Hello, Request, VERSION};
+use crate::event::{Event, EventType};
+use crate::link::frame::{self, Frame, Hello, Terms, VERSION};
+use crate::link::questions::Questions;
 use crate::link::queue::Queue;
 use crate::link::{ASK_AFTER, LinkAddress, LinkError, Receipt, SILENCE_MAX, unix};
 use crate::memory::Memory;
@@ -43,7 +44,7 @@ pub struct Settings {
     pub address: LinkAddress,
     /// Users, beside our own, that broadcast may run as.
     pub uids: Vec<u32>,
-    /// How long an event may wait for its receipt.
+    /// How long an event may wait for its receipt, and a question for its answer.
     pub publish_timeout: Duration,
     /// The largest body that ways in let pass.
     pub body_bytes_max: usize,
@@ -83,6 +84,7 @@ struct Desk {
     settings: Settings,
     state: Arc<LinkState>,
     queue: RefCell<Queue>,
+    questions: RefCell<Questions>,
     /// Something new waits.
     waiting: Notify,
 }
@@ -91,23 +93,65 @@ impl Sender {
     /// Starts the task that keeps the connection. It ends when the thread does.
     pub fn start(settings: Settings, memory: Arc<Memory>, state: Arc<LinkState>) -> Self {
         let queue = RefCell::new(Queue::new(settings.publish_timeout, memory));
-        let desk = Rc::new(Desk { settings, state, queue, waiting: Notify::new() });
+        let questions = RefCell::new(Questions::new(settings.publish_timeout));
+        let desk = Rc::new(Desk { settings, state, queue, questions, waiting: Notify::new() });
         tokio::task::spawn_local(keep_connected(Rc::clone(&desk)));
         Self { desk }
     }
 
-    /// Sends an event and waits for its receipt, in all at most the publish time-out.
+    /// Sends an event and waits for its receipt, and for the account if the terms say so; in all
+    /// at most the publish time-out.
     ///
     /// Cancel-safe: an event whose publisher leaves before it was sent is not sent.
     ///
     /// # Errors
     ///
     /// [`LinkError`] says whether the event may have been taken.
-    pub async fn send(&self, event: Event) -> Result<Receipt, LinkError> {
-        let (publisher, answer) = oneshot::channel();
-        self.desk.queue.borrow_mut().push(event, publisher, Instant::now())?;
+    pub async fn send(&self, event: Event, terms: Terms) -> Result<Receipt, LinkError> {
+        let (reply, answer) = oneshot::channel();
+        self.desk.queue.borrow_mut().push(event, terms, reply, Instant::now())?;
         self.desk.waiting.notify_one();
         answer.await.unwrap_or(Err(LinkError::Undecided))
+    }
+
+    /// Asks to how many sessions an event of this type and of so many bytes would be queued, and
+    /// waits for the answer for at most the publish time-out.
+    ///
+    /// Cancel-safe: nothing becomes of a question.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Unreachable`] or [`LinkError::TooLarge`], as the event itself would have.
+    pub async fn count(&self, event_type: EventType, bytes: usize) -> Result<u32, LinkError> {
+        let (reply, answer) = oneshot::channel();
+        self.desk.questions.borrow_mut().push(event_type, reply, Instant::now())?;
+        self.desk.waiting.notify_one();
+        let sessions = answer.await.unwrap_or(Err(LinkError::Unreachable))?;
+        // Only a broadcast that has said hello has said what it takes.
+        if self.desk.queue.borrow().is_too_large(bytes) {
+            return Err(LinkError::TooLarge);
+        }
+        Ok(sessions)
+    }
+}
+
+impl Desk {
+    /// Answers those whose time is over.
+    fn expire(&self, now: Instant) {
+        self.queue.borrow_mut().expire(now);
+        self.questions.borrow_mut().expire(now);
+    }
+
+    /// When the next time is over.
+    fn next_deadline(&self) -> Option<Instant> {
+        let next = [self.queue.borrow().next_deadline(), self.questions.borrow().next_deadline()];
+        next.into_iter().flatten().min()
+    }
+
+    /// The connection has ended.
+    fn lose(&self) {
+        self.queue.borrow_mut().lose();
+        self.questions.borrow_mut().take_back();
     }
 }
 
@@ -124,7 +168,7 @@ async fn keep_connected(desk: Rc<Desk>) {
                 let ended = conversation.run().await;
                 desk.state.connected.fetch_sub(1, Ordering::Relaxed);
                 log::warn!("the link is down: {ended}");
-                desk.queue.borrow_mut().lose();
+                desk.lose();
             }
             Err(error) if !is_reported => {
                 is_reported = true;
@@ -139,18 +183,18 @@ async fn keep_connected(desk: Rc<Desk>) {
 }
 
 /// Waits for something else, and answers those whose time is over meanwhile. Arms: what is waited
-/// for; another event, whose time may be the next to be over; the next time that is over.
+/// for; somebody new, whose time may be the next to be over; the next time that is over.
 async fn expire_while<T>(desk: &Desk, awaited: impl Future<Output = T>) -> T {
     const NOBODY_WAITS: Duration = Duration::from_secs(60);
     tokio::pin!(awaited);
     loop {
-        let next = desk.queue.borrow().next_deadline();
+        let next = desk.next_deadline();
         tokio::select! {
             biased;
             output = &mut awaited => return output,
             () = desk.waiting.notified() => {}
             () = sleep_until(next.unwrap_or_else(|| Instant::now() + NOBODY_WAITS)) => {
-                desk.queue.borrow_mut().expire(Instant::now());
+                desk.expire(Instant::now());
             }
         }
     }
@@ -166,7 +210,6 @@ struct Conversation<'a> {
     out: BytesMut,
     last_heard: Instant,
     is_asked: bool,
-    requests: u64,
 }
 
 impl<'a> Conversation<'a> {
@@ -183,7 +226,6 @@ impl<'a> Conversation<'a> {
             out: BytesMut::new(),
             last_heard: Instant::now(),
             is_asked: false,
-            requests: 0,
         };
         let frame_bytes_max = u32::try_from(FRAME_BYTES_MAX).unwrap_or(u32::MAX);
         Frame::Hello(Hello { version: VERSION, frame_bytes_max }).encode(&mut conversation.out);
@@ -224,7 +266,7 @@ impl<'a> Conversation<'a> {
                 return self.hear_out().await.unwrap_or(error);
             }
             let ask_at = self.last_heard + if self.is_asked { SILENCE_MAX } else { ASK_AFTER };
-            let next = self.desk.queue.borrow().next_deadline().unwrap_or(ask_at).min(ask_at);
+            let next = self.desk.next_deadline().unwrap_or(ask_at).min(ask_at);
             self.read.reserve(READ_BYTES);
             let heard = tokio::select! {
                 biased;
@@ -264,19 +306,19 @@ impl<'a> Conversation<'a> {
     /// What there is to do whenever the task runs.
     fn turn(&mut self) -> io::Result<()> {
         let now = Instant::now();
-        let mut queue = self.desk.queue.borrow_mut();
-        queue.expire(now);
-        queue.send(&mut self.out);
-        drop(queue);
+        self.desk.expire(now);
+        self.desk.queue.borrow_mut().send(&mut self.out);
+        let mut questions = self.desk.questions.borrow_mut();
+        questions.send(&mut self.out);
         let silence = now - self.last_heard;
         if silence >= SILENCE_MAX {
             return Err(io::Error::other("broadcast is silent"));
         }
         if silence >= ASK_AFTER && !self.is_asked {
             self.is_asked = true;
-            self.requests += 1;
-            Frame::Request(self.requests, Request::Ping).encode(&mut self.out);
+            questions.ping(&mut self.out);
         }
+        drop(questions);
         self.write()
     }
 
@@ -315,11 +357,14 @@ impl<'a> Conversation<'a> {
                     }
                 }
                 Frame::Refusal(number) => queue.refuse(number),
+                Frame::Account(number, account) => queue.account(number, account),
+                Frame::Answer(number, count) => {
+                    self.desk.questions.borrow_mut().answer(number, count);
+                }
                 Frame::Goodbye => {
                     queue.take_back();
                     return Err(io::Error::other("broadcast is stopping"));
                 }
-                Frame::Answer(..) | Frame::Account(..) => {}
                 Frame::Hello(_) | Frame::Event(..) | Frame::Request(..) => {
                     return Err(io::Error::other("broadcast sent what only listen may send"));
                 }
