@@ -106,9 +106,13 @@ impl CatchUp {
             return;
         }
         let end = self.worker.shared.archive.end();
-        let mut filter = Filter { narrow: self.filter.narrow.clone(), ..Filter::default() };
+        let mut filter = Filter::new([], self.filter.narrow.clone());
         for pattern in &patterns {
-            let since = if self.patterns.contains(pattern) { self.filter.wanted_behind(pattern) } else { end };
+            let since = if self.patterns.contains(pattern) {
+                self.filter.wanted_behind(pattern)
+            } else {
+                end
+            };
             filter.add(pattern, since);
         }
         self.filter = Arc::new(filter);

@@ -101,9 +101,10 @@ mod tests {
     #[test]
     fn other_text_is_no_cursor() {
         let long = format!("{}-1", "a".repeat(33));
-        for bad in
-            ["", "-", "a", "a-", "-1", "a-01", "a-+1", "a--1", "a-1-1", "A-1", "a b-1", "ü-1", "a-1 "]
-        {
+        for bad in [
+            "", "-", "a", "a-", "-1", "a-01", "a-+1", "a--1", "a-1-1", "A-1", "a b-1", "ü-1",
+            "a-1 ",
+        ] {
             assert_eq!(bad.parse::<Cursor>(), Err(CursorError), "{bad:?}");
         }
         for bad in [long.as_str(), "a-18446744073709551616", "first"] {

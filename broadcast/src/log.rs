@@ -376,7 +376,9 @@ impl Log {
         for report in &mut gathered.reports {
             let Report { hanging, news, .. } = report;
             self.metrics.turned_away.inc_by(u64::try_from(hanging.len()).unwrap_or_default());
-            news.retain(|it| !matches!(it, News::Placed { number, .. } if hanging.contains(number)));
+            news.retain(
+                |it| !matches!(it, News::Placed { number, .. } if hanging.contains(number)),
+            );
             news.extend(hanging.drain(..).map(News::Refused));
         }
         gathered.report();
@@ -436,6 +438,3 @@ impl Gathered {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the log has ended")]
 pub struct LogEnded;
-
-#[cfg(test)]
-mod tests;

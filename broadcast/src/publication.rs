@@ -92,12 +92,7 @@ pub struct Publication {
 
 impl Publication {
     /// Puts events in their order; the first has `first_offset`, each further one the next.
-    pub fn new(
-        epoch: Epoch,
-        first_offset: u64,
-        events: Vec<Event>,
-        memory: &Arc<Memory>,
-    ) -> Self {
+    pub fn new(epoch: Epoch, first_offset: u64, events: Vec<Event>, memory: &Arc<Memory>) -> Self {
         let held = memory.hold(events.iter().map(Event::size).sum());
         Self {
             epoch,
@@ -151,11 +146,8 @@ impl Publication {
     pub fn frames(&self, format: &Format) -> Option<&Arc<Frames>> {
         let slot = self.formatted.get(format.slot as usize)?;
         Some(slot.get_or_init(|| {
-            let placed = self.iter().map(|(offset, _, event)| Placed {
-                epoch: &self.epoch,
-                offset,
-                event,
-            });
+            let placed =
+                self.iter().map(|(offset, _, event)| Placed { epoch: &self.epoch, offset, event });
             format.frames(placed, &self.memory)
         }))
     }

@@ -141,7 +141,9 @@ impl StartError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Setting { .. } => ExitCode::from(EXIT_CONFIG),
-            Self::Door { .. } | Self::Log { .. } | Self::Link(_) | Self::System(_) => ExitCode::FAILURE,
+            Self::Door { .. } | Self::Log { .. } | Self::Link(_) | Self::System(_) => {
+                ExitCode::FAILURE
+            }
         }
     }
 }

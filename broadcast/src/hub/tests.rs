@@ -5,8 +5,10 @@ use shared::event::{Event, EventType, Time};
 use shared::memory::Memory;
 
 use super::*;
+use crate::publication::Slot;
 
-static PLAIN: Format = Format::native(|event, bytes| {
+static PLAIN: Format = Format::new(Slot::Native, |placed, bytes| {
+    let event = placed.event;
     bytes.extend_from_slice(format!("{}:{} ", event.event_type, event.id).as_bytes());
 });
 
@@ -30,7 +32,7 @@ struct House {
 
 impl House {
     fn new() -> Self {
-        Self { hub: Hub::default(), memory: Memory::new(1 << 30), next_offset: 0 }
+        Self { hub: Hub::default(), memory: Memory::new(1 << 30), next_offset: 1 }
     }
 
     fn client(&mut self, patterns: &[&str], bytes_max: usize) -> (SessionId, Rc<Outbox>) {
@@ -44,8 +46,9 @@ impl House {
 
     fn publish(&mut self, event_types: &[&str]) {
         let from = self.next_offset;
-        let events = (from..).zip(event_types).map(|(number, it)| event(it, number)).collect();
-        let batch = Batch::new(from, events, &self.memory);
+        let events = (from - 1..).zip(event_types).map(|(number, it)| event(it, number)).collect();
+        let epoch = "epoch".parse().unwrap();
+        let batch = Publication::new(epoch, from, events, &self.memory);
         self.next_offset += event_types.len() as u64;
         self.hub.publish(&batch);
     }

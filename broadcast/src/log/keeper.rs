@@ -63,16 +63,8 @@ pub struct Keeper {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one a process")]
 enum Place {
-    Disk {
-        store: Store,
-        identity: Identity,
-        #[expect(dead_code, reason = "the thread, until it is dropped")]
-        checkpoint: Checkpoint,
-    },
-    Memory {
-        retention: Retention,
-        pages: VecDeque<Oldest>,
-    },
+    Disk { store: Store, identity: Identity, checkpoint: Checkpoint },
+    Memory { retention: Retention, pages: VecDeque<Oldest> },
 }
 
 /// An open log.
@@ -102,7 +94,8 @@ impl Opened {
     }
 
     fn in_memory(settings: &Settings) -> Self {
-        let bytes_max = settings.cache_bytes.min(usize::try_from(settings.bytes_max).unwrap_or(usize::MAX));
+        let bytes_max =
+            settings.cache_bytes.min(usize::try_from(settings.bytes_max).unwrap_or(usize::MAX));
         let bytes_max_u64 = u64::try_from(bytes_max).unwrap_or(u64::MAX);
         let retention = Retention::new(settings.events_max, bytes_max_u64, settings.age_max);
         // What is kept is what is here: it is freed by the bounds, and not for want of room.
@@ -123,10 +116,8 @@ impl Opened {
             fault: error.to_string(),
         })?;
         let path = folder.file(store::NAME);
-        let damaged = |error: StoreError| StartError::Log {
-            path: path.clone(),
-            fault: error.to_string(),
-        };
+        let damaged =
+            |error: StoreError| StartError::Log { path: path.clone(), fault: error.to_string() };
         let is_synced = settings.durability == Durability::Synced;
         let bounds = Retention::new(settings.events_max, settings.bytes_max, settings.age_max);
         let mut store = Store::open(&path, is_synced, bounds).map_err(damaged)?;
@@ -136,8 +127,7 @@ impl Opened {
         let whole_from = store.begin(identity.starts(), beginning.whole_from).map_err(damaged)?;
         let mut recent = Recent::new(settings.cache_bytes, store.last());
         let retries = remember(&store, &mut recent, beginning.clock).map_err(damaged)?;
-        let readers: Result<Vec<Reader>, _> =
-            (0..READERS).map(|_| Reader::start(&path)).collect();
+        let readers: Result<Vec<Reader>, _> = (0..READERS).map(|_| Reader::start(&path)).collect();
         let pen = Pen::default();
         let checkpoint = Checkpoint::start(&path, store.unsaved_bytes(), Arc::clone(&pen));
         let checkpoint = checkpoint.map_err(damaged)?;
@@ -281,8 +271,7 @@ impl Keeper {
         drop(checkpoint);
         let ended = store.end(self.clock.now_ms());
         let ended = ended.map_err(|error| error.to_string());
-        let noted =
-            ended.and_then(|last| identity.end(last).map_err(|error| error.to_string()));
+        let noted = ended.and_then(|last| identity.end(last).map_err(|error| error.to_string()));
         if let Err(error) = noted {
             log::warn!("the log could not be closed as it should, nothing is lost: {error}");
         }
@@ -290,12 +279,7 @@ impl Keeper {
 }
 
 /// Frees the oldest pages while the bounds ask for it.
-fn forget(
-    retention: &mut Retention,
-    pages: &mut VecDeque<Oldest>,
-    now_ms: i64,
-    archive: &Archive,
-) {
+fn forget(retention: &mut Retention, pages: &mut VecDeque<Oldest>, now_ms: i64, archive: &Archive) {
     let mut freed = None;
     while retention.is_exceeded(now_ms)
         && let Some(page) = pages.pop_front()

@@ -94,14 +94,14 @@ fn put(event: &Event, out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use shared::event::{EventType, Json, Time};
 
     use super::*;
 
-    pub const ACCEPTED: Acceptance = Acceptance { wall_us: 1_000_000, age_ms: 1000 };
+    pub(crate) const ACCEPTED: Acceptance = Acceptance { wall_us: 1_000_000, age_ms: 1000 };
 
-    pub fn event(event_type: &str, data: &str) -> Event {
+    pub(crate) fn event(event_type: &str, data: &str) -> Event {
         Event {
             event_type: EventType::parse(event_type.to_owned()).unwrap(),
             data: Some(Json::from_checked(Bytes::copy_from_slice(data.as_bytes()))),

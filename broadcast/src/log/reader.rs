@@ -169,11 +169,11 @@ impl Reading {
         let segment = transaction.query_row(sql, [wall_us], |row| to_u64(row, 0)).optional()?;
         let start = match segment {
             Some(first) => first,
-            None => transaction.query_row(
-                "SELECT ifnull(max(last), 0) FROM segments",
-                [],
-                |row| to_u64(row, 0),
-            )?,
+            None => {
+                transaction.query_row("SELECT ifnull(max(last), 0) FROM segments", [], |row| {
+                    to_u64(row, 0)
+                })?
+            }
         };
         let sql = "SELECT first FROM pages WHERE first >= ?1 AND wall_us >= ?2 \
             ORDER BY first LIMIT 1";
@@ -387,10 +387,6 @@ impl<'a> Backward<'a> {
     /// How far one has come.
     pub fn result(&self) -> LookBack {
         let is_more = self.found < self.wanted && self.from > 0;
-        LookBack {
-            found: self.found,
-            earliest: self.earliest,
-            rest: is_more.then_some(self.from),
-        }
+        LookBack { found: self.found, earliest: self.earliest, rest: is_more.then_some(self.from) }
     }
 }

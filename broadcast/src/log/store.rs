@@ -116,11 +116,9 @@ impl Store {
         let (last_page, last_known) = count(ends)?;
         self.last = last_page.max(last_known);
         self.note_oldest()?;
-        let sealed = self.connection.query_row(
-            "SELECT ifnull(max(last), 0) FROM segments",
-            [],
-            |row| to_u64(row, 0),
-        )?;
+        let sealed =
+            self.connection
+                .query_row("SELECT ifnull(max(last), 0) FROM segments", [], |row| to_u64(row, 0))?;
         for page in self.pages_after(sealed)? {
             let events = page.events().map_err(|_| StoreError::Damaged(page.first))?;
             self.add_to_segment(&page, events.iter().map(|(_, event)| event));
@@ -154,7 +152,8 @@ impl Store {
     ///
     /// The database cannot be written.
     pub fn begin(&mut self, starts: u64, whole_from: Option<u64>) -> Result<u64, StoreError> {
-        let whole_from = whole_from.map_or_else(|| self.state("whole_from"), |it| Ok(to_i64(it)))?;
+        let whole_from =
+            whole_from.map_or_else(|| self.state("whole_from"), |it| Ok(to_i64(it)))?;
         let transaction = self.connection.transaction()?;
         set(&transaction, "starts", to_i64(starts))?;
         set(&transaction, "whole_from", whole_from)?;

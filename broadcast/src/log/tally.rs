@@ -18,11 +18,7 @@ pub struct Tally {
 impl Tally {
     /// A count of so many parts.
     pub fn new(parts: usize, complete: Arc<Notify>) -> Arc<Self> {
-        Arc::new(Self {
-            matched: AtomicU32::new(0),
-            missing: AtomicUsize::new(parts),
-            complete,
-        })
+        Arc::new(Self { matched: AtomicU32::new(0), missing: AtomicUsize::new(parts), complete })
     }
 
     /// Adds one part.

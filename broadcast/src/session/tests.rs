@@ -7,9 +7,9 @@ use shared::tokens::file;
 use super::*;
 use crate::interest::Interest;
 use crate::outbox::Outbox;
-use crate::publication::Format;
+use crate::publication::{Format, Slot};
 
-static NOTHING: Format = Format::native(|_, _| {});
+static NOTHING: Format = Format::new(Slot::Native, |_, _| {});
 
 fn tokens(text: &str) -> Tokens {
     file::parse(text.as_bytes()).0

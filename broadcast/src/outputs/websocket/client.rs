@@ -18,9 +18,9 @@ use crate::census::Place;
 use crate::cloudevents;
 use crate::disconnect::Disconnect;
 use crate::filter::Narrow;
+use crate::outputs::websocket::Beginning;
 use crate::outputs::websocket::connection::{CLOSE_TIMEOUT, Connection, Phase};
 use crate::outputs::websocket::frame;
-use crate::outputs::websocket::Beginning;
 use crate::outputs::websocket::native::{Court, Reaction};
 use crate::outputs::websocket::reader::{Incoming, Reader};
 use crate::pace::Pace;
@@ -116,7 +116,8 @@ impl Client {
     fn read_log(&mut self, narrow: Narrow, start: Start) {
         let Connection { worker, outbox, native, .. } = &*self.connection;
         let native = native.borrow();
-        let patterns = native.session().map_or_else(Vec::new, |it| it.patterns().cloned().collect());
+        let patterns =
+            native.session().map_or_else(Vec::new, |it| it.patterns().cloned().collect());
         let catch_up = CatchUp::new(worker, outbox, native.format, patterns, narrow, start);
         self.catch_up = Some(Box::new(catch_up));
     }

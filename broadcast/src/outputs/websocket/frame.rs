@@ -44,4 +44,3 @@ pub fn close_frame(disconnect: Disconnect) -> Vec<u8> {
     let (code, reason) = disconnect.code_and_reason();
     frame(OpCode::Close, &[&code.to_be_bytes(), reason.as_bytes()].concat())
 }
-

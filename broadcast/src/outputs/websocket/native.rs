@@ -34,10 +34,9 @@ pub static CLOUDEVENTS: Format = Format::new(Slot::CloudEvents, |placed, out| {
     push_text(out, |out| cloudevents::encode(placed, Extension::None, out));
 });
 /// CloudEvents with cursor.
-pub static CLOUDEVENTS_WITH_CURSOR: Format =
-    Format::new(Slot::CloudEventsCursor, |placed, out| {
-        push_text(out, |out| cloudevents::encode(placed, Extension::Cursor, out));
-    });
+pub static CLOUDEVENTS_WITH_CURSOR: Format = Format::new(Slot::CloudEventsCursor, |placed, out| {
+    push_text(out, |out| cloudevents::encode(placed, Extension::Cursor, out));
+});
 
 /// One client's conversation.
 #[derive(Debug)]
@@ -159,11 +158,7 @@ impl Native {
     }
 
     /// The checks stand in the order of WIRE §1.2; nothing changes before the last of them.
-    fn try_init(
-        &mut self,
-        message: &Message<'_>,
-        court: Court<'_>,
-    ) -> Result<Accepted, Refusal> {
+    fn try_init(&mut self, message: &Message<'_>, court: Court<'_>) -> Result<Accepted, Refusal> {
         let events = message.events()?;
         let principal = self.principal_of(message, court.tokens)?;
         let session = self.session.as_ref();

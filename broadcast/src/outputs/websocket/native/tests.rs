@@ -1,12 +1,14 @@
 use std::rc::Rc;
 
+use actix_http::ws::OpCode;
 use bytes::Bytes;
-use shared::event::{EventType, Json, Time};
+use shared::event::{Event, EventType, Json, Time};
 use shared::memory::Memory;
 use shared::tokens::file;
 
 use super::*;
 use crate::outbox::Outbox;
+use crate::outputs::websocket::frame::frame;
 
 const ALL: &str = "0123456789abcdef\nnarrow-token-0001 subscribe=order.>\nold-token-0000001 \
                    expires=2001-01-01T00:00:00Z\n";
@@ -16,17 +18,24 @@ struct Talk {
     native: Native,
     hub: Hub,
     tokens: Tokens,
+    epoch: Epoch,
 }
 
 impl Talk {
     fn new(tokens: &str) -> Self {
         let mut hub = Hub::default();
-        let id = hub.enter(Rc::new(Outbox::new(1, &Memory::new(1))), &FORMAT);
-        Self { native: Native::new(id, None), hub, tokens: file::parse(tokens.as_bytes()).0 }
+        let id = hub.enter(Rc::new(Outbox::new(1, &Memory::new(1))), &PLAIN);
+        Self {
+            native: Native::new(id, None),
+            hub,
+            tokens: file::parse(tokens.as_bytes()).0,
+            epoch: "k3f9a2".parse().unwrap(),
+        }
     }
 
     fn say(&mut self, text: &str) -> Reaction {
-        let court = Court { tokens: &self.tokens, patterns_max: 3, hub: &mut self.hub };
+        let court =
+            Court { tokens: &self.tokens, patterns_max: 3, hub: &mut self.hub, epoch: &self.epoch };
         self.native.receive(text, court)
     }
 
@@ -213,7 +222,8 @@ fn an_event_is_written_as_the_2018_service_wrote_it() {
             publisher: "x".into(),
         };
         let mut out = Vec::new();
-        encode_event(&event, &mut out);
+        let epoch = "k3f9a2".parse().unwrap();
+        encode_plain(&Placed { epoch: &epoch, offset: 7, event: &event }, &mut out);
         assert_eq!(out, frame(OpCode::Text, expected.as_bytes()));
     }
 }
