@@ -37,6 +37,21 @@ fn run(command: &mut Command) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
+/// A watch that the gateway has let in.
+fn watch(gateway: &Gateway, arguments: &[&str]) -> Running {
+    let url = gateway.broadcast.ws_url();
+    let arguments = [&["watch", "--url", &url], arguments].concat();
+    let running = Running::start(&mut fanfare(&gateway.house, &arguments));
+    running.wait_for_err("watching", 1);
+    running
+}
+
+/// Publishes: exit code, standard output, standard error.
+fn fire(gateway: &Gateway, arguments: &[&str]) -> (i32, String, String) {
+    let url = gateway.listen.url();
+    run(&mut fanfare(&gateway.house, &[&["fire", "--url", &url], arguments].concat()))
+}
+
 /// A house whose doors speak TLS, with a certificate for `localhost`.
 fn house_with_tls() -> House {
     let house = House::new().set("HTTPS_ENABLE", true);

@@ -2,19 +2,6 @@
 
 use super::*;
 
-fn watch(gateway: &Gateway, arguments: &[&str]) -> Running {
-    let url = gateway.broadcast.ws_url();
-    let arguments = [&["watch", "--url", &url], arguments].concat();
-    let running = Running::start(&mut fanfare(&gateway.house, &arguments));
-    running.wait_for_err("watching", 1);
-    running
-}
-
-fn fire(gateway: &Gateway, arguments: &[&str]) -> (i32, String, String) {
-    let url = gateway.listen.url();
-    run(&mut fanfare(&gateway.house, &[&["fire", "--url", &url], arguments].concat()))
-}
-
 #[test]
 fn what_is_fired_is_watched_byte_for_byte_plain_and_under_tls() {
     for house in [House::new(), house_with_tls()] {
