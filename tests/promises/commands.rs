@@ -12,6 +12,7 @@ use crate::gateway::{Gateway, House, TOKEN, binary, wait_for};
 mod clients;
 mod files;
 mod up;
+mod watching;
 
 /// The command in a house's folder, with its settings and the token that may do everything.
 fn fanfare(house: &House, arguments: &[&str]) -> Command {
@@ -93,6 +94,16 @@ impl Running {
 
     fn wait(&mut self) -> ExitStatus {
         wait_for("the end of the command", || self.child.try_wait().unwrap())
+    }
+
+    /// As [`run`], but it must end before we lose patience.
+    fn end(&mut self) -> (i32, String, String) {
+        let code = self.wait().code().unwrap();
+        // Whoever collects what it says lets go at the end of it.
+        wait_for("its last words", || {
+            (Arc::strong_count(&self.out) + Arc::strong_count(&self.err) == 2).then_some(())
+        });
+        (code, self.out(), self.err())
     }
 }
 
