@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
-use serde::Deserialize;
 use tungstenite::handshake::HandshakeError;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error, Message, WebSocket, client};
@@ -14,22 +14,40 @@ use tungstenite::{Error, Message, WebSocket, client};
 use crate::caller::Caller;
 use crate::endpoint::{ConnectError, Endpoint, Stream};
 use crate::watch::line::Style;
+use crate::watch::place::{Answer, Place};
+use crate::watch::since::Since;
 
+mod cursor;
 mod line;
+mod place;
+mod since;
 
 /// WIRE §1.4: broadcast pings a silent client every 30 s; twice that without a word is a loss.
 const SILENCE_MAX: Duration = Duration::from_secs(75);
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// WIRE §1.3: no gateway gives more of the newest events at once.
+const LAST_MAX: u16 = 10_000;
 
 /// Shows events as they come: coloured on a terminal, one JSON a line into a pipe
 ///
-/// A connection that is lost is made again; what was fired meanwhile is not shown.
+/// A connection that is lost is made again, and goes on after the last event that was shown: what
+/// was fired meanwhile comes then. Where the gateway no longer has it, standard error says so. In a
+/// pipe every line has its cursor, with which --since goes on after this command itself was ended.
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
     /// Which events: types, or patterns such as 'order.*' and '>'
     #[arg(required = true, value_name = "PATTERN")]
     patterns: Vec<String>,
+
+    /// Begins earlier: a duration such as 10m, `first` for all that is kept, a cursor for what came
+    /// after it, or a time in RFC 3339
+    #[arg(long, value_name = "WHEN")]
+    since: Option<Since>,
+
+    /// Begins with so many of the newest events that are kept, up to 10000
+    #[arg(long, value_name = "COUNT", conflicts_with = "since", value_parser = parse_last)]
+    last: Option<u16>,
 
     /// Where broadcast is; FANFARE_URL where neither is given, else ws://127.0.0.1:8081
     #[arg(long, env = "FANFARE_WATCH_URL", value_name = "URL")]
@@ -59,13 +77,17 @@ impl Watch {
         let endpoint = self.url.clone().unwrap_or_else(|| self.common_url.clone());
         let roots = self.caller.roots()?;
         let style = Style::of(io::stdout().is_terminal());
+        let mut place = Place::new(self.since.take(), self.last, Timestamp::now());
         let mut pause = PAUSE_FIRST;
         loop {
-            let ended = match self.subscribe(&endpoint, &roots) {
-                Ok(socket) => {
+            let ended = match self.subscribe(&endpoint, &roots, &place) {
+                Ok((socket, answer)) => {
                     eprintln!("fanfare: watching {}", endpoint.ws_url());
+                    if let Some(doubt) = place.answered(&answer) {
+                        eprintln!("fanfare: {}: {doubt}", endpoint.ws_url());
+                    }
                     pause = PAUSE_FIRST;
-                    self.show(socket, style)
+                    self.show(socket, style, &mut place)
                 }
                 Err(end) => Err(end),
             };
@@ -87,32 +109,35 @@ impl Watch {
         &self,
         endpoint: &Endpoint,
         roots: &[CertificateDer<'static>],
-    ) -> Result<WebSocket<Stream>, End> {
+        place: &Place,
+    ) -> Result<(WebSocket<Stream>, Answer), End> {
         let stream = endpoint.connect(roots, SILENCE_MAX)?;
         let (mut socket, _) = client(endpoint.ws_url(), stream).map_err(|error| match error {
             HandshakeError::Failure(error) => End::from(error),
             HandshakeError::Interrupted(_) => End::Lost("no answer in time".to_owned()),
         })?;
-        let init = match self.caller.authorization() {
-            Some(shown) => serde_json::json!({ "authentication": shown, "events": self.patterns }),
-            None => serde_json::json!({ "events": self.patterns }),
-        };
-        socket.send(Message::text(init.to_string()))?;
-        let answer = next_text(&mut socket)?;
-        match serde_json::from_str(&answer) {
-            Ok(Answer { code }) if code == "OK" => Ok(socket),
-            Ok(Answer { code }) => Err(End::Refused(explain(&code))),
+        let init = place.init(self.caller.authorization().as_deref(), &self.patterns);
+        socket.send(Message::text(init))?;
+        match serde_json::from_str::<Answer>(&next_text(&mut socket)?) {
+            Ok(answer) if answer.code == "OK" => Ok((socket, answer)),
+            Ok(answer) => Err(End::Refused(explain(&answer.code))),
             Err(_) => Err(End::Refused("it does not answer as a gateway does".to_owned())),
         }
     }
 
     /// Shows what comes; returns once it was enough.
-    fn show(&mut self, mut socket: WebSocket<Stream>, style: Style) -> Result<(), End> {
+    fn show(
+        &mut self,
+        mut socket: WebSocket<Stream>,
+        style: Style,
+        place: &mut Place,
+    ) -> Result<(), End> {
         let mut out = io::stdout().lock();
         while self.count != Some(0) {
             let frame = next_text(&mut socket)?;
             let line = style.line(&frame);
             out.write_all(line.as_bytes()).and_then(|()| out.flush()).map_err(End::Output)?;
+            place.shown(&frame);
             self.count = self.count.map(|count| count.saturating_sub(1));
         }
         // We have what we came for, whatever the other side says to a goodbye.
@@ -120,6 +145,11 @@ impl Watch {
         let _ = socket.flush();
         Ok(())
     }
+}
+
+fn parse_last(text: &str) -> Result<u16, String> {
+    let count = text.parse().ok().filter(|count| *count <= LAST_MAX);
+    count.ok_or_else(|| format!("write a number from 0 to {LAST_MAX}"))
 }
 
 fn next_text(socket: &mut WebSocket<Stream>) -> Result<String, End> {
@@ -138,14 +168,10 @@ fn explain(code: &str) -> String {
         "UNAUTHENTICATED" => "the token is missing or unknown; set FANFARE_TOKEN",
         "FORBIDDEN" => "the token may not subscribe to this",
         "INVALID_EVENTS" => "one of these can be no event type and no pattern",
+        "INVALID_RESUME" => "the gateway cannot begin where --since or --last says",
         _ => return code.to_owned(),
     };
     format!("{code}: {hint}")
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    code: String,
 }
 
 /// Why it does not go on.
@@ -198,6 +224,21 @@ impl From<Error> for End {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_are_at_most_10_000() {
+        for (text, expected) in [("0", 0), ("7", 7), ("10000", 10_000)] {
+            assert_eq!(parse_last(text), Ok(expected), "{text}");
+        }
+        for text in ["", "-1", "10001", "65536", "many"] {
+            assert_eq!(parse_last(text), Err("write a number from 0 to 10000".to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_refused_place_is_explained() {
+        assert!(explain("INVALID_RESUME").contains("--since or --last"));
+    }
 
     #[test]
     fn only_some_closes_mean_come_back() {

@@ -12,6 +12,7 @@ use crate::gateway::{Gateway, House, TOKEN, binary, wait_for};
 mod clients;
 mod files;
 mod up;
+mod watching;
 
 /// The command in a house's folder, with its settings and the token that may do everything.
 fn fanfare(house: &House, arguments: &[&str]) -> Command {
@@ -35,6 +36,21 @@ fn run(command: &mut Command) -> (i32, String, String) {
     let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// A watch that the gateway has let in.
+fn watch(gateway: &Gateway, arguments: &[&str]) -> Running {
+    let url = gateway.broadcast.ws_url();
+    let arguments = [&["watch", "--url", &url], arguments].concat();
+    let running = Running::start(&mut fanfare(&gateway.house, &arguments));
+    running.wait_for_err("watching", 1);
+    running
+}
+
+/// Publishes: exit code, standard output, standard error.
+fn fire(gateway: &Gateway, arguments: &[&str]) -> (i32, String, String) {
+    let url = gateway.listen.url();
+    run(&mut fanfare(&gateway.house, &[&["fire", "--url", &url], arguments].concat()))
 }
 
 /// A house whose doors speak TLS, with a certificate for `localhost`.
@@ -78,6 +94,16 @@ impl Running {
 
     fn wait(&mut self) -> ExitStatus {
         wait_for("the end of the command", || self.child.try_wait().unwrap())
+    }
+
+    /// As [`run`], but it must end before we lose patience.
+    fn end(&mut self) -> (i32, String, String) {
+        let code = self.wait().code().unwrap();
+        // Whoever collects what it says lets go at the end of it.
+        wait_for("its last words", || {
+            (Arc::strong_count(&self.out) + Arc::strong_count(&self.err) == 2).then_some(())
+        });
+        (code, self.out(), self.err())
     }
 }
 

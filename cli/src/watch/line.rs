@@ -89,6 +89,13 @@ mod tests {
     }
 
     #[test]
+    fn what_was_asked_for_beyond_the_data_is_for_programs() {
+        let frame = r#"{"type":"event","event":"a","data":1,"cursor":"k-7","id":"i","time":"t"}"#;
+        assert_eq!(Style::Json.line(frame), format!("{frame}\n"));
+        assert_eq!(Style::Words { is_coloured: false }.line(frame), "a 1\n");
+    }
+
+    #[test]
     fn an_event_cannot_speak_to_the_terminal() {
         let words = Style::Words { is_coloured: false };
         let frame = "{\"event\":\"a\",\"data\":\"\u{9b}2J\u{7f}\"}";
