@@ -26,7 +26,6 @@ use shared::server::{self, Server};
 use shared::{descriptors, http, process};
 use tokio::sync::mpsc;
 
-use crate::archive::Archive;
 use crate::census::Census;
 use crate::config::Config;
 use crate::intake::Intake;
@@ -59,6 +58,7 @@ pub mod publication;
 pub mod receiver;
 pub mod session;
 pub mod subscription;
+pub mod tickets;
 pub mod worker;
 
 /// Runs the process until it has stopped.
@@ -72,8 +72,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
     let files = Files::follow(&config.common)?;
     let mut registry = shared::metrics::registry();
     let opened = Opened::open(&kept(&config))?;
-    let archive = Arc::clone(&opened.archive);
-    let parts = Parts::new(config, &files, connections_max, archive, &mut registry);
+    let parts = Parts::new(config, &files, connections_max, &opened, &mut registry);
     let config = &parts.config;
     let occupancy = Arc::new(OnceLock::new());
     let admin = parts.admin(registry, Arc::clone(&occupancy));
@@ -143,7 +142,7 @@ impl Parts {
         config: Config,
         files: &Files,
         connections_max: usize,
-        archive: Arc<Archive>,
+        opened: &Opened,
         registry: &mut Registry,
     ) -> Self {
         let memory = Memory::new(config.common.memory_limit);
@@ -164,7 +163,8 @@ impl Parts {
             metrics: Metrics::register(registry),
             limits: Arc::new(limits),
             memory: Arc::clone(&memory),
-            archive,
+            archive: Arc::clone(&opened.archive),
+            tickets: Arc::clone(&opened.tickets),
         };
         Self {
             shared,

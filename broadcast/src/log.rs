@@ -212,7 +212,7 @@ impl Log {
     ) -> (Self, Inbox) {
         let (inbox, submissions) = mpsc::channel(QUEUE_SUBMISSIONS_MAX);
         let inbox = Inbox { submissions: inbox, workers: workers.len() };
-        let Opened { keeper, archive, retries, last: last_offset } = opened;
+        let Opened { keeper, archive, retries, last: last_offset, .. } = opened;
         let is_failing = false;
         let log = Self {
             submissions,

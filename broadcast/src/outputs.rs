@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_http::ConnectionType;
-use actix_web::http::header::{ALLOW, AUTHORIZATION, HeaderValue, ORIGIN};
+use actix_web::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
+    AUTHORIZATION, HeaderValue, ORIGIN, VARY, WWW_AUTHENTICATE,
+};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
@@ -16,8 +19,15 @@ use shared::http::{HEALTHY, client_address, is_refused, json, refusal, retry_aft
 use shared::occupancy::Occupancy;
 use shared::principal::Principal;
 
+use crate::archive::Start;
+use crate::disconnect::Disconnect;
+use crate::outputs::events::page::PageError;
+use crate::outputs::events::{Query, QueryError, page, sse};
+use crate::tickets::{Hold, TicketError};
 use crate::worker::Worker;
 
+pub mod events;
+pub mod tickets;
 pub mod websocket;
 
 /// What one worker's ways out have in common.
@@ -47,6 +57,7 @@ pub async fn answer(
         Ok(response) => response,
         Err(refusal) => outputs.refuse(refusal),
     };
+    outputs.share(&request, &mut response);
     // A 101 and a 426 name `upgrade` in Connection, as they must.
     let names_upgrade =
         matches!(response.status(), StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
@@ -67,25 +78,128 @@ async fn route(
         return Err(Refusal::TooManySessions);
     }
     let path = request.path();
-    if path.strip_suffix('/').unwrap_or(path).eq_ignore_ascii_case("/healthz") {
-        return match *request.method() {
-            Method::GET | Method::HEAD => Ok(json(StatusCode::OK, HEALTHY)),
-            _ => Err(Refusal::MethodNotAllowed("GET, HEAD")),
-        };
-    }
-    if outputs.worker.is_closed() {
-        return Err(Refusal::Restarting);
-    }
-    // Every other path is the WebSocket's.
-    if !websocket::is_asked_for(request.headers()) {
-        return Err(Refusal::UpgradeRequired);
-    }
-    if request.method() != Method::GET {
-        return Err(Refusal::MethodNotAllowed("GET"));
-    }
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let place = PLACES.iter().find(|(known, _)| known.eq_ignore_ascii_case(path));
+    // Every path that nobody else has is the WebSocket's.
+    let place = place.map_or(Behind::WebSocket, |(_, behind)| *behind);
+    let is_upgrade = websocket::is_asked_for(request.headers());
+    let method = request.method();
+    let is_allowed = match place {
+        Behind::Health => {
+            return match *method {
+                Method::GET | Method::HEAD => Ok(json(StatusCode::OK, HEALTHY)),
+                _ => Err(Refusal::MethodNotAllowed("GET, HEAD")),
+            };
+        }
+        _ if outputs.worker.is_closed() => return Err(Refusal::Restarting),
+        Behind::WebSocket if !is_upgrade => return Err(Refusal::UpgradeRequired),
+        Behind::WebSocket | Behind::Events if method == Method::GET => true,
+        Behind::Tickets if method == Method::POST => true,
+        Behind::Events | Behind::Tickets => method == Method::OPTIONS,
+        Behind::WebSocket => false,
+    };
     outputs.judge_origin(request)?;
-    let principal = outputs.authenticate(request).await?;
-    websocket::upgrade(request, payload, outputs, principal, None).await
+    if method == Method::OPTIONS && is_allowed {
+        return outputs.preflight(request, place);
+    }
+    if !is_allowed {
+        return Err(Refusal::MethodNotAllowed(place.methods()));
+    }
+    match place {
+        Behind::Tickets => tickets::give(request, outputs).await,
+        Behind::Events => events(request, payload, outputs, is_upgrade).await,
+        Behind::WebSocket | Behind::Health => {
+            let shown = outputs.authenticate(request, Refusing::Upgrade).await?;
+            let principal = shown.map(|shown| shown.principal);
+            websocket::upgrade(request, payload, outputs, principal, None).await
+        }
+    }
+}
+
+/// `GET /events`: who asks, what for, and which of its representations.
+async fn events(
+    request: &HttpRequest,
+    payload: Payload,
+    outputs: &Outputs,
+    is_upgrade: bool,
+) -> Result<HttpResponse, Refusal> {
+    let refusing = if is_upgrade { Refusing::Upgrade } else { Refusing::Request };
+    let shown = outputs.authenticate(request, refusing).await?;
+    let Some(Shown { principal, hold }) = shown.or_else(|| outputs.anonymous()) else {
+        return Err(refusing.unauthenticated("UNAUTHENTICATED"));
+    };
+    let query = Query::read(request.query_string())?;
+    let worker = &outputs.worker;
+    let patterns_max = worker.shared.limits.patterns_max;
+    let is_stream = is_upgrade || events::wants_sse(request.headers());
+    let otherwise = if is_stream { Start::Live } else { Start::First };
+    let subscription = query.subscription(request, &principal, patterns_max, otherwise)?;
+    if is_upgrade {
+        return websocket::upgrade(request, payload, outputs, Some(principal), Some(subscription))
+            .await;
+    }
+    if !is_stream {
+        let (rule, link) = (query.page()?, events::without_start(request.query_string()));
+        return Ok(page::answer(worker, principal, subscription, rule, &link).await?);
+    }
+    let carried = query.carried()?;
+    let client = client_address(request.head(), &outputs.trusted_proxies);
+    let place = worker.shared.census.enter(client).ok_or(Refusal::TooManySessions)?;
+    Ok(sse::answer(worker, principal, subscription, carried, place, hold))
+}
+
+/// What is behind a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behind {
+    /// That we live.
+    Health,
+    /// The native protocol.
+    WebSocket,
+    /// Kept and live events.
+    Events,
+    /// Tickets for clients that cannot set headers.
+    Tickets,
+}
+
+/// The paths that are not the WebSocket's.
+const PLACES: &[(&str, Behind)] =
+    &[("/healthz", Behind::Health), ("/events", Behind::Events), ("/tickets", Behind::Tickets)];
+
+impl Behind {
+    fn methods(self) -> &'static str {
+        match self {
+            Self::Health => "GET, HEAD",
+            Self::WebSocket | Self::Events => "GET",
+            Self::Tickets => "POST",
+        }
+    }
+}
+
+/// Who has shown a credential in the request.
+#[derive(Debug)]
+pub struct Shown {
+    /// Who it is.
+    pub principal: Arc<Principal>,
+    /// The stream's hold on its ticket, if it was one.
+    pub hold: Option<Hold>,
+}
+
+/// How a credential is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusing {
+    /// Before an upgrade, as the native protocol does (WIRE §1.2).
+    Upgrade,
+    /// A plain request (WIRE §3.2).
+    Request,
+}
+
+impl Refusing {
+    fn unauthenticated(self, code: &'static str) -> Refusal {
+        match self {
+            Self::Upgrade => Refusal::Unauthenticated(code),
+            Self::Request => Refusal::Unauthorized(code),
+        }
+    }
 }
 
 impl Outputs {
@@ -103,24 +217,73 @@ impl Outputs {
         Err(Refusal::Forbidden)
     }
 
-    /// Decides who asks by a credential in the head, where there is one.
-    async fn authenticate(&self, request: &HttpRequest) -> Result<Option<Arc<Principal>>, Refusal> {
-        let shown = request.headers().get_all(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let shown = Credentials::from_headers(shown).map_err(|_| Refusal::InvalidRequest)?;
-        if shown == Credentials::Absent {
-            return Ok(None);
+    /// Answers what a browser asks before it lets a page of another origin ask (CORS).
+    fn preflight(&self, request: &HttpRequest, place: Behind) -> Result<HttpResponse, Refusal> {
+        if self.allowed_origins.is_empty() || !request.headers().contains_key(ORIGIN) {
+            return Err(Refusal::MethodNotAllowed(place.methods()));
         }
-        let authenticated = self.worker.shared.tokens.load().authenticate(&shown);
-        match authenticated {
-            Ok(principal) => Ok(Some(principal)),
-            Err(error) => {
-                let client = client_address(request.head(), &self.trusted_proxies);
-                if let Some(penalty) = self.worker.shared.failures.record(client, Instant::now()) {
-                    tokio::time::sleep(penalty).await;
-                }
-                Err(Refusal::Unauthenticated(error.code()))
+        let mut response = HttpResponse::new(StatusCode::NO_CONTENT);
+        let headers = response.headers_mut();
+        let methods = HeaderValue::from_static(place.methods());
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+        let allowed = HeaderValue::from_static("Authorization, Last-Event-ID");
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+        Ok(response)
+    }
+
+    /// Lets the pages of allowed origins read the answer. Without a list nobody's pages can.
+    fn share(&self, request: &HttpRequest, response: &mut HttpResponse) {
+        let origin = request.headers().get(ORIGIN);
+        if let Some(origin) = origin.filter(|_| !self.allowed_origins.is_empty()) {
+            if self.judge_origin(request).is_ok() {
+                let headers = response.headers_mut();
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+                headers.insert(VARY, HeaderValue::from_static("Origin"));
             }
         }
+    }
+
+    /// Who those are that show nothing.
+    fn anonymous(&self) -> Option<Shown> {
+        let tokens = self.worker.shared.tokens.load();
+        let principal = tokens.authenticate(&Credentials::Absent).ok()?;
+        Some(Shown { principal, hold: None })
+    }
+
+    /// Decides who asks by a credential in the head, or a ticket in the query, where there is one.
+    async fn authenticate(
+        &self,
+        request: &HttpRequest,
+        refusing: Refusing,
+    ) -> Result<Option<Shown>, Refusal> {
+        let shown = request.headers().get_all(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let shown = Credentials::from_headers(shown).map_err(|_| Refusal::InvalidRequest)?;
+        let tokens = self.worker.shared.tokens.load_full();
+        let refusal = match (&shown, ticket_of(request.query_string())) {
+            (Credentials::Absent, None) => return Ok(None),
+            (Credentials::Absent, Some(ticket)) => {
+                let tickets = &self.worker.shared.tickets;
+                match tickets.admit(&ticket, &tokens, Instant::now()).await {
+                    Ok((principal, hold)) => {
+                        return Ok(Some(Shown { principal, hold: Some(hold) }));
+                    }
+                    // Nobody guesses: it was a good one.
+                    Err(TicketError::Withdrawn) if refusing == Refusing::Request => {
+                        return Err(Refusal::TicketWithdrawn);
+                    }
+                    Err(_) => refusing.unauthenticated("UNAUTHENTICATED"),
+                }
+            }
+            (shown, _) => match tokens.authenticate(shown) {
+                Ok(principal) => return Ok(Some(Shown { principal, hold: None })),
+                Err(error) => refusing.unauthenticated(error.code()),
+            },
+        };
+        let client = client_address(request.head(), &self.trusted_proxies);
+        if let Some(penalty) = self.worker.shared.failures.record(client, Instant::now()) {
+            tokio::time::sleep(penalty).await;
+        }
+        Err(refusal)
     }
 
     fn refuse(&self, refusal: Refusal) -> HttpResponse {
@@ -136,8 +299,20 @@ pub enum Refusal {
     InvalidRequest,
     /// The credential is no good, with the code that says how.
     Unauthenticated(&'static str),
-    /// The page may not come.
+    /// The same, where no upgrade was asked for.
+    Unauthorized(&'static str),
+    /// The token of a stream's ticket is gone: its client is to come no more.
+    TicketWithdrawn,
+    /// The page may not come, or what is asked for is not granted.
     Forbidden,
+    /// Something that is asked for can be no type and no pattern.
+    InvalidEvents,
+    /// More patterns than a session may have.
+    TooManyEvents,
+    /// Where to begin is malformed.
+    InvalidResume,
+    /// The log cannot be read.
+    Unreadable,
     /// There is nothing here for a request without an upgrade.
     UpgradeRequired,
     /// Another version of WebSocket than 13.
@@ -154,8 +329,13 @@ impl Refusal {
     fn code(self) -> &'static str {
         match self {
             Self::InvalidRequest => "INVALID_REQUEST",
-            Self::Unauthenticated(code) => code,
+            Self::Unauthenticated(code) | Self::Unauthorized(code) => code,
+            Self::TicketWithdrawn => "TICKET_WITHDRAWN",
             Self::Forbidden => "FORBIDDEN",
+            Self::InvalidEvents => "INVALID_EVENTS",
+            Self::TooManyEvents => "TOO_MANY_EVENTS",
+            Self::InvalidResume => "INVALID_RESUME",
+            Self::Unreadable => "UNAVAILABLE",
             Self::UpgradeRequired | Self::WrongVersion => "UPGRADE_REQUIRED",
             Self::MethodNotAllowed(_) => "METHOD_NOT_ALLOWED",
             Self::TooManySessions => "TOO_MANY_SESSIONS",
@@ -165,15 +345,26 @@ impl Refusal {
 
     fn status(self) -> StatusCode {
         match self {
-            Self::InvalidRequest => StatusCode::BAD_REQUEST,
+            Self::InvalidRequest
+            | Self::InvalidEvents
+            | Self::TooManyEvents
+            | Self::InvalidResume => StatusCode::BAD_REQUEST,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::TicketWithdrawn => StatusCode::NO_CONTENT,
             Self::Unauthenticated(_) | Self::Forbidden => StatusCode::FORBIDDEN,
             Self::UpgradeRequired | Self::WrongVersion => StatusCode::UPGRADE_REQUIRED,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooManySessions | Self::Restarting => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManySessions | Self::Restarting | Self::Unreadable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
     fn into_response(self) -> HttpResponse {
+        if self == Self::TicketWithdrawn {
+            // RFC 9110 §15.3.5: it has no body.
+            return HttpResponse::new(self.status());
+        }
         let mut response = refusal(self.status(), self.code());
         let headers = response.headers_mut();
         match self {
@@ -185,13 +376,54 @@ impl Refusal {
             Self::MethodNotAllowed(methods) => {
                 headers.insert(ALLOW, HeaderValue::from_static(methods));
             }
-            Self::TooManySessions | Self::Restarting => {
+            // RFC 9110 §15.5.2: it names a scheme. Not `Basic`: a browser would ask its user.
+            Self::Unauthorized(_) => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Self::TooManySessions | Self::Restarting | Self::Unreadable => {
                 return retry_after(response, Duration::from_secs(1));
             }
-            Self::InvalidRequest | Self::Unauthenticated(_) | Self::Forbidden => {}
+            Self::InvalidRequest
+            | Self::Unauthenticated(_)
+            | Self::TicketWithdrawn
+            | Self::Forbidden
+            | Self::InvalidEvents
+            | Self::TooManyEvents
+            | Self::InvalidResume => {}
         }
         response
     }
+}
+
+impl From<QueryError> for Refusal {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::Invalid => Self::InvalidRequest,
+            QueryError::Resume => Self::InvalidResume,
+            QueryError::Events => Self::InvalidEvents,
+            QueryError::TooManyEvents => Self::TooManyEvents,
+            QueryError::Forbidden => Self::Forbidden,
+        }
+    }
+}
+
+impl From<PageError> for Refusal {
+    fn from(error: PageError) -> Self {
+        match error {
+            PageError::Unreadable => Self::Unreadable,
+            PageError::Ended(Disconnect::TokenWithdrawn | Disconnect::TokenExpired) => {
+                Self::Unauthorized("UNAUTHENTICATED")
+            }
+            PageError::Ended(Disconnect::Forbidden) => Self::Forbidden,
+            PageError::Ended(_) => Self::Restarting,
+        }
+    }
+}
+
+/// The ticket in a query, if there is one.
+fn ticket_of(query: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.find(|(name, _)| name == "ticket").map(|(_, ticket)| ticket.into_owned())
 }
 
 /// Marks a request as one whose connection can be taken over.

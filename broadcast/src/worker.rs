@@ -23,6 +23,7 @@ use crate::hub::{Hub, SessionId};
 use crate::interest::Interest;
 use crate::log::Feed;
 use crate::metrics::Metrics;
+use crate::tickets::Tickets;
 
 /// Bytes that are published before what is due is written, but for the batch that passes them: a
 /// burst leaves in few writes, and an outbox never holds more than this beyond its bound.
@@ -74,6 +75,8 @@ pub struct Shared {
     pub failures: Arc<Failures>,
     /// The kept events.
     pub archive: Arc<Archive>,
+    /// What admits streams whose clients cannot set headers.
+    pub tickets: Arc<Tickets>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The limits of sessions.

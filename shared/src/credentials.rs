@@ -114,6 +114,11 @@ impl Digest {
         Self(bytes)
     }
 
+    /// The digest's bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Compares in a time that does not depend on the contents.
     pub fn matches(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()

@@ -49,7 +49,12 @@ impl Tokens {
 
     /// Who a principal of an earlier table is in this one; `None` if the token was withdrawn.
     pub fn judge_again(&self, principal: &Principal) -> Option<Arc<Principal>> {
-        let found = match &principal.digest {
+        self.principal_of(principal.digest.as_ref())
+    }
+
+    /// Who has the token with this digest; who has none is `anonymous`.
+    pub fn principal_of(&self, digest: Option<&Digest>) -> Option<Arc<Principal>> {
+        let found = match digest {
             Some(digest) => self.find(digest),
             None => self.anonymous.as_ref(),
         };

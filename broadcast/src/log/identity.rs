@@ -8,7 +8,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -103,7 +103,9 @@ impl Folder {
     /// [`FolderError`] says who is in the way.
     pub fn take(path: &Path) -> Result<Self, FolderError> {
         let fault = |error| FolderError::Io(path.to_owned(), error);
-        fs::create_dir_all(path).map_err(fault)?;
+        // What is kept is as secret as the tokens that let it be read.
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(path).map_err(fault)?;
         let lock_path = path.join(LOCK_NAME);
         let lock = File::options().create(true).append(true).open(&lock_path);
         let lock = lock.map_err(|error| FolderError::Io(lock_path.clone(), error))?;

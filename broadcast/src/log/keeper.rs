@@ -12,13 +12,14 @@ use crate::archive::Archive;
 use crate::cursor::Epoch;
 use crate::log::checkpoint::{Checkpoint, Pen};
 use crate::log::clock::Clock;
-use crate::log::identity::{Folder, Identity, boot_id};
+use crate::log::identity::{Folder, FolderError, Identity, boot_id};
 use crate::log::page::Page;
 use crate::log::reader::Reader;
 use crate::log::recent::Recent;
 use crate::log::retention::Retention;
 use crate::log::retries::{self, Known, Retries};
 use crate::log::store::{self, Oldest, Store, StoreError};
+use crate::tickets::{self, Tickets};
 
 /// Threads that read for those who are far behind.
 const READERS: usize = 2;
@@ -78,6 +79,8 @@ pub struct Opened {
     pub retries: Retries,
     /// The last offset that may have been given.
     pub last: u64,
+    /// The tickets, which are kept beside the events.
+    pub tickets: Arc<Tickets>,
 }
 
 impl Opened {
@@ -107,15 +110,28 @@ impl Opened {
             archive: Arc::clone(&archive),
             pen: Pen::default(),
         };
-        Self { keeper, archive, retries: Retries::default(), last: 0 }
+        Self {
+            keeper,
+            archive,
+            retries: Retries::default(),
+            last: 0,
+            tickets: Tickets::in_memory(),
+        }
     }
 
     fn on_disk(settings: &Settings) -> Result<Self, StartError> {
-        let folder = Folder::take(&settings.folder).map_err(|error| StartError::Setting {
-            setting: "DATA_DIR".to_owned(),
-            fault: error.to_string(),
+        let folder = Folder::take(&settings.folder).map_err(|error| match error {
+            FolderError::Taken(path) => {
+                StartError::Log { path, fault: "another process has it open".to_owned() }
+            }
+            FolderError::Io(..) => {
+                StartError::Setting { setting: "DATA_DIR".to_owned(), fault: error.to_string() }
+            }
         })?;
         let path = folder.file(store::NAME);
+        let tickets_path = folder.file(tickets::NAME);
+        let tickets = Tickets::open(&tickets_path)
+            .map_err(|error| StartError::Log { path: tickets_path, fault: error.to_string() })?;
         let damaged =
             |error: StoreError| StartError::Log { path: path.clone(), fault: error.to_string() };
         let is_synced = settings.durability == Durability::Synced;
@@ -142,7 +158,7 @@ impl Opened {
             archive: Arc::clone(&archive),
             pen,
         };
-        Ok(Self { keeper, archive, retries, last: beginning.last })
+        Ok(Self { keeper, archive, retries, last: beginning.last, tickets })
     }
 }
 

@@ -1,0 +1,309 @@
+//! `GET /events`: kept and live events as one resource (WIRE §3.2). What is asked for in the query is
+//! read here, for all its representations: Server-Sent Events, a page, a WebSocket.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+use actix_web::http::header::{ACCEPT, HeaderMap};
+use shared::event::Time;
+use shared::pattern::Pattern;
+use shared::principal::Principal;
+
+use crate::archive::Start;
+use crate::cursor::Cursor;
+use crate::filter::{Narrow, SourceRule};
+use crate::subscription::Subscription;
+
+pub mod page;
+pub mod sse;
+
+/// WIRE §1.3: so many events can be asked for as the last ones.
+const LAST_MAX: usize = 10_000;
+/// WIRE §3.2: events of a page where nothing is said.
+const LIMIT: usize = 100;
+/// Events of a page, whatever is said.
+const LIMIT_MAX: usize = 1000;
+/// WIRE §3.2: the longest that a page can be waited for.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// What a query asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Query {
+    types: Vec<String>,
+    sources: Vec<String>,
+    subject: Option<String>,
+    after: Option<String>,
+    since: Option<String>,
+    last: Option<String>,
+    limit: Option<String>,
+    wait: Option<String>,
+    format: Option<String>,
+}
+
+/// Why a query cannot be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueryError {
+    /// A parameter is malformed, or stands twice.
+    Invalid,
+    /// Where to begin is malformed.
+    Resume,
+    /// A type can be no type and no pattern.
+    Events,
+    /// More patterns than a session may have.
+    TooManyEvents,
+    /// A type is not granted.
+    Forbidden,
+}
+
+/// How a page is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageRule {
+    /// The most events.
+    pub limit: usize,
+    /// How long to wait for the first of them.
+    pub wait: Duration,
+}
+
+/// What Server-Sent Events carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carried {
+    /// The data of the event.
+    Data,
+    /// The whole event as a CloudEvent.
+    CloudEvent,
+}
+
+/// Whether a request asks for Server-Sent Events.
+pub fn wants_sse(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).filter_map(|value| value.to_str().ok());
+    let mut kinds = accepted.flat_map(|value| value.split(','));
+    kinds.any(|kind| {
+        let name = kind.split(';').next().unwrap_or_default().trim();
+        name.eq_ignore_ascii_case("text/event-stream")
+    })
+}
+
+impl Query {
+    /// Reads a query string. What we do not know is ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError`] if something that can be there once is there twice.
+    pub fn read(text: &str) -> Result<Self, QueryError> {
+        let mut query = Self::default();
+        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+            let value = value.into_owned();
+            let (place, twice) = match &*name {
+                "type" => {
+                    query.types.push(value);
+                    continue;
+                }
+                "source" => {
+                    query.sources.push(value);
+                    continue;
+                }
+                "subject" => (&mut query.subject, QueryError::Invalid),
+                "after" => (&mut query.after, QueryError::Resume),
+                "since" => (&mut query.since, QueryError::Resume),
+                "last" => (&mut query.last, QueryError::Resume),
+                "limit" => (&mut query.limit, QueryError::Invalid),
+                "wait" => (&mut query.wait, QueryError::Invalid),
+                "format" => (&mut query.format, QueryError::Invalid),
+                _ => continue,
+            };
+            if place.replace(value).is_some() {
+                return Err(twice);
+            }
+        }
+        Ok(query)
+    }
+
+    /// What is subscribed, judged by the grants of who asks.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError`] says what is wrong or not granted.
+    pub fn subscription(
+        &self,
+        request: &HttpRequest,
+        principal: &Principal,
+        patterns_max: usize,
+        otherwise: Start,
+    ) -> Result<Subscription, QueryError> {
+        if self.types.len() > patterns_max || self.sources.len() > patterns_max {
+            return Err(QueryError::TooManyEvents);
+        }
+        let named: Result<Vec<Pattern>, _> =
+            self.types.iter().map(|text| Pattern::parse(text.as_str())).collect();
+        let mut patterns = named.map_err(|_| QueryError::Events)?;
+        if !patterns.iter().all(|pattern| principal.grant.may_subscribe(pattern)) {
+            return Err(QueryError::Forbidden);
+        }
+        if self.types.is_empty() {
+            patterns.clone_from(&principal.grant.subscribe);
+        }
+        let start = self.start(request)?.unwrap_or(otherwise);
+        let sources = self.sources.iter().map(|text| SourceRule::parse(text)).collect();
+        let subject = self.subject.as_deref().map(Into::into);
+        Ok(Subscription { patterns, narrow: Narrow { sources, subject }, start })
+    }
+
+    /// Where to begin. What a browser has seen last, and says in a header, goes before the query,
+    /// which stays the same at each reconnect.
+    fn start(&self, request: &HttpRequest) -> Result<Option<Start>, QueryError> {
+        let resume = |_| QueryError::Resume;
+        if let Some(last) = request.headers().get("last-event-id").filter(|it| !it.is_empty()) {
+            let last = last.to_str().map_err(|_| QueryError::Resume)?;
+            return Ok(Some(Start::After(Cursor::from_str(last).map_err(resume)?)));
+        }
+        Ok(match (&self.after, &self.since, &self.last) {
+            (None, None, None) => None,
+            (Some(after), None, None) if after == "first" => Some(Start::First),
+            (Some(after), None, None) => Some(Start::After(after.parse().map_err(resume)?)),
+            (None, Some(since), None) => {
+                let since = Time::parse(since.as_str()).map_err(|_| QueryError::Resume)?;
+                Some(Start::Since(since.wall_us()))
+            }
+            (None, None, Some(last)) => {
+                let last = number(last).filter(|last| *last <= LAST_MAX);
+                Some(Start::Last(last.ok_or(QueryError::Resume)?))
+            }
+            _ => return Err(QueryError::Resume),
+        })
+    }
+
+    /// How a page is asked for.
+    ///
+    /// # Errors
+    ///
+    /// It is malformed.
+    pub fn page(&self) -> Result<PageRule, QueryError> {
+        let limit = self.limit.as_deref().map_or(Some(LIMIT), number).filter(|limit| *limit > 0);
+        let wait = self.wait.as_deref().map_or(Some(0), number);
+        let wait = wait.and_then(|it| u64::try_from(it).ok()).map(Duration::from_secs);
+        Ok(PageRule {
+            limit: limit.ok_or(QueryError::Invalid)?.min(LIMIT_MAX),
+            wait: wait.filter(|wait| *wait <= WAIT_MAX).ok_or(QueryError::Invalid)?,
+        })
+    }
+
+    /// What Server-Sent Events are to carry.
+    ///
+    /// # Errors
+    ///
+    /// There is no such format.
+    pub fn carried(&self) -> Result<Carried, QueryError> {
+        match self.format.as_deref() {
+            None | Some("data") => Ok(Carried::Data),
+            Some("cloudevents") => Ok(Carried::CloudEvent),
+            Some(_) => Err(QueryError::Invalid),
+        }
+    }
+}
+
+/// A query without what says where to begin, to be gone on with.
+pub fn without_start(query: &str) -> String {
+    let mut rest = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if !matches!(&*name, "after" | "since" | "last") {
+            rest.append_pair(&name, &value);
+        }
+    }
+    let rest = rest.finish();
+    if rest.is_empty() { rest } else { rest + "&" }
+}
+
+fn number(text: &str) -> Option<usize> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+    use shared::principal::Grant;
+
+    use super::*;
+
+    fn principal(subscribe: &[&str]) -> Principal {
+        let pattern = |text: &&str| Pattern::parse((*text).to_owned()).unwrap();
+        let subscribe = subscribe.iter().map(pattern).collect();
+        Principal {
+            name: "p".into(),
+            grant: Grant { publish: Vec::new(), subscribe, admin: false },
+            expires: None,
+            digest: None,
+            source: "/p".into(),
+        }
+    }
+
+    fn read(query: &str, last_event_id: Option<&str>) -> Result<Subscription, QueryError> {
+        let mut request = TestRequest::default();
+        if let Some(id) = last_event_id {
+            request = request.insert_header(("last-event-id", id));
+        }
+        let principal = principal(&["a.>", "b"]);
+        Query::read(query)?.subscription(&request.to_http_request(), &principal, 3, Start::Live)
+    }
+
+    #[test]
+    fn where_to_begin_is_said_once_and_what_a_browser_has_seen_goes_first() {
+        let after = |text: &str| Start::After(text.parse().unwrap());
+        let table = [
+            ("", None, Start::Live),
+            ("after=e-7", None, after("e-7")),
+            ("after=first", None, Start::First),
+            ("last=10000", None, Start::Last(10_000)),
+            ("since=1970-01-01T00:00:01Z", None, Start::Since(1_000_000)),
+            ("after=e-7", Some("e-9"), after("e-9")),
+            ("last=3", Some("e-9"), after("e-9")),
+            ("after=e-7", Some(""), after("e-7")),
+        ];
+        for (query, last_event_id, start) in table {
+            assert_eq!(read(query, last_event_id).map(|it| it.start), Ok(start), "{query}");
+        }
+        for query in [
+            "after=",
+            "after=x",
+            "last=10001",
+            "last=-1",
+            "last=1&last=2",
+            "since=now",
+            "after=e-7&last=3",
+            "after=first&after=first",
+        ] {
+            assert_eq!(read(query, None), Err(QueryError::Resume), "{query}");
+        }
+        assert_eq!(read("", Some("x")), Err(QueryError::Resume));
+    }
+
+    #[test]
+    fn types_are_granted_or_else_all_that_is_granted_is_meant() {
+        let patterns = |query: &str| -> Result<Vec<String>, QueryError> {
+            let subscription = read(query, None)?;
+            Ok(subscription.patterns.iter().map(|it| it.as_str().to_owned()).collect())
+        };
+        assert_eq!(patterns("type=a.x&type=b").unwrap(), ["a.x", "b"]);
+        assert_eq!(patterns("other=1").unwrap(), ["a.>", "b"]);
+        assert_eq!(patterns("type=c"), Err(QueryError::Forbidden));
+        assert_eq!(patterns("type="), Err(QueryError::Events));
+        assert_eq!(patterns("type=b&type=b&type=b&type=b"), Err(QueryError::TooManyEvents));
+    }
+
+    #[test]
+    fn a_page_is_bounded() {
+        let page = |query: &str| Query::read(query).unwrap().page().map(|it| (it.limit, it.wait));
+        assert_eq!(page(""), Ok((100, Duration::ZERO)));
+        assert_eq!(page("limit=7&wait=30"), Ok((7, Duration::from_secs(30))));
+        assert_eq!(page("limit=99999"), Ok((1000, Duration::ZERO)));
+        for query in ["limit=0", "limit=x", "limit=-1", "wait=31", "wait=1.5"] {
+            assert_eq!(page(query), Err(QueryError::Invalid), "{query}");
+        }
+    }
+
+    #[test]
+    fn the_next_page_is_asked_for_like_this_one() {
+        assert_eq!(without_start("type=a.%3E&after=e-1&limit=3"), "type=a.%3E&limit=3&");
+        assert_eq!(without_start("after=e-1"), "");
+    }
+}

@@ -1,0 +1,365 @@
+//! Server-Sent Events (WIRE §3.2; WHATWG HTML §9.2): a response that never ends by itself.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use actix_http::ConnectionType;
+use actix_web::HttpResponse;
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use bytes::Bytes;
+use jiff::Timestamp;
+use shared::principal::Principal;
+use shared::tokens::Tokens;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::archive::{Opening, Recovery};
+use crate::catch_up::{CatchUp, Turn};
+use crate::census::Place;
+use crate::cloudevents::{self, Extension, GAP};
+use crate::disconnect::Disconnect;
+use crate::hub::SessionId;
+use crate::outbox::Outbox;
+use crate::outputs::events::Carried;
+use crate::publication::{Format, Slot};
+use crate::session::Session;
+use crate::subscription::Subscription;
+use crate::tickets::Hold;
+use crate::worker::{Output, Worker};
+
+/// WIRE §3.2: how often a client hears something, though nothing happens.
+const COMMENT_EVERY: Duration = Duration::from_secs(15);
+/// What is given to the HTTP server at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Events as their data.
+static DATA: Format = Format::new(Slot::Sse, |placed, out| {
+    push_head(&placed.cursor().to_string(), Some(placed.event.event_type.as_str()), out);
+    let data = placed.event.data.as_ref().map_or(&[][..], |data| data.as_bytes());
+    push_data(data, out);
+});
+/// Events as CloudEvents.
+static CLOUDEVENTS: Format = Format::new(Slot::SseCloudEvents, |placed, out| {
+    push_head(&placed.cursor().to_string(), Some(placed.event.event_type.as_str()), out);
+    let mut event = Vec::new();
+    cloudevents::encode(placed, Extension::Cursor, &mut event);
+    push_data(&event, out);
+});
+
+/// Appends what stands before the data.
+fn push_head(cursor: &str, event_type: Option<&str>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"id: ");
+    out.extend_from_slice(cursor.as_bytes());
+    out.push(b'\n');
+    if let Some(event_type) = event_type {
+        out.extend_from_slice(b"event: ");
+        out.extend_from_slice(event_type.as_bytes());
+        out.push(b'\n');
+    }
+}
+
+/// Appends the data, a field for each line of them, and the end of the event. Lines end with CR, LF
+/// or both.
+fn push_data(data: &[u8], out: &mut Vec<u8>) {
+    let mut rest = data;
+    loop {
+        let end = memchr::memchr2(b'\r', b'\n', rest);
+        let (line, after) = rest.split_at(end.unwrap_or(rest.len()));
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(line);
+        out.push(b'\n');
+        if end.is_none() {
+            break;
+        }
+        rest = after.strip_prefix(b"\r\n").or_else(|| after.get(1..)).unwrap_or_default();
+    }
+    out.push(b'\n');
+}
+
+/// Answers with a stream.
+pub fn answer(
+    worker: &Rc<Worker>,
+    principal: Arc<Principal>,
+    subscription: Subscription,
+    carried: Carried,
+    place: Place,
+    hold: Option<Hold>,
+) -> HttpResponse {
+    let stream = Stream::new(worker, principal, subscription, carried, place, hold);
+    let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(stream));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    let buffering = HeaderName::from_static("x-accel-buffering");
+    headers.insert(buffering, HeaderValue::from_static("no"));
+    // What follows a stream on its connection would wait for ever.
+    response.head_mut().set_connection_type(ConnectionType::Close);
+    response
+}
+
+/// The body of the response.
+struct Stream {
+    line: Rc<Line>,
+    id: SessionId,
+    arrival: u64,
+    catch_up: Option<Box<CatchUp>>,
+    comment: Pin<Box<Sleep>>,
+    hold: Option<Hold>,
+    has_begun: bool,
+    #[expect(dead_code, reason = "the session's place until it is dropped")]
+    place: Place,
+}
+
+/// What the stream and its worker share.
+struct Line {
+    worker: Rc<Worker>,
+    outbox: Rc<Outbox>,
+    session: RefCell<Session>,
+    ended: Cell<Option<Disconnect>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Stream {
+    fn new(
+        worker: &Rc<Worker>,
+        principal: Arc<Principal>,
+        subscription: Subscription,
+        carried: Carried,
+        mut place: Place,
+        hold: Option<Hold>,
+    ) -> Self {
+        place.settle();
+        let format = match carried {
+            Carried::Data => &DATA,
+            Carried::CloudEvent => &CLOUDEVENTS,
+        };
+        let (limits, memory) = (&worker.shared.limits, &worker.shared.memory);
+        let outbox = Rc::new(Outbox::new(limits.outbox_bytes_max, memory));
+        // Whether the client's socket is full only the HTTP server knows: the bound always holds.
+        outbox.set_stuck(true);
+        let Subscription { patterns, narrow, start } = subscription;
+        let (id, session) = worker.with_hub(|hub| {
+            let id = hub.enter(Rc::clone(&outbox), format);
+            if !narrow.is_open() {
+                hub.narrow(id, narrow.clone());
+            }
+            let mut session = Session::new(id, principal);
+            session.hold_back();
+            session.subscribe(patterns.clone(), hub);
+            (id, session)
+        });
+        let line = Rc::new(Line {
+            worker: Rc::clone(worker),
+            outbox: Rc::clone(&outbox),
+            session: RefCell::new(session),
+            ended: Cell::new(None),
+            waker: RefCell::default(),
+        });
+        let arrival = worker.enter(id, Rc::<Line>::clone(&line));
+        let catch_up = CatchUp::new(worker, &outbox, format, patterns, narrow, start);
+        Self {
+            line,
+            id,
+            arrival,
+            catch_up: Some(Box::new(catch_up)),
+            comment: Box::pin(sleep_until(Instant::now() + COMMENT_EVERY)),
+            hold,
+            has_begun: false,
+            place,
+        }
+    }
+
+    /// The first word: how long to wait before a reconnect, so that those who were cut off at once
+    /// do not all come back at once.
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            let retry_ms = fastrand::u32(1000..=5000);
+            out.extend_from_slice(format!("retry: {retry_ms}\n\n").as_bytes());
+        }
+    }
+
+    /// Reads on in the log, as far as the client has room; says what there is to say of its begin.
+    fn follow(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) {
+        while let Some(catch_up) = &mut self.catch_up {
+            match catch_up.poll(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(Turn::Opened(opening))) => self.open(&opening, out),
+                Poll::Ready(Ok(Turn::Joined(offset))) => {
+                    let mut session = self.line.session.borrow_mut();
+                    self.line.worker.with_hub(|hub| session.join(offset, hub));
+                    drop(session);
+                    self.catch_up = None;
+                }
+                Poll::Ready(Err(_)) => {
+                    self.line.hang_up(Disconnect::SlowConsumer);
+                    self.catch_up = None;
+                }
+            }
+        }
+    }
+
+    /// A client that loses its connection before its first event comes back to where it began: so
+    /// it is told that place at once. An id without data is no event (WHATWG HTML §9.2.6).
+    fn open(&self, opening: &Opening, out: &mut Vec<u8>) {
+        let epoch = &self.line.worker.shared.archive.epoch;
+        let place = epoch.at(opening.place).to_string();
+        match opening.recovered {
+            Some(Recovery::Broken { earliest }) => {
+                push_head(&place, Some(GAP), out);
+                let mut gap = Vec::new();
+                cloudevents::push_gap(&epoch.at(earliest).to_string(), &mut gap);
+                push_data(&gap, out);
+            }
+            _ => {
+                push_head(&place, None, out);
+                out.push(b'\n');
+            }
+        }
+    }
+
+    /// Takes what waits for the client, as much as goes into one chunk.
+    fn take(&self, out: &mut Vec<u8>) {
+        let outbox = &self.line.outbox;
+        let before = out.len();
+        outbox.with_slices(|slices| {
+            for slice in slices {
+                let room = CHUNK_BYTES.saturating_sub(out.len() - before);
+                out.extend_from_slice(slice.get(..room).unwrap_or(slice));
+            }
+        });
+        outbox.advance(out.len() - before);
+    }
+
+    /// A comment, if nothing was said for too long.
+    fn comment(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) {
+        if out.is_empty() && self.comment.as_mut().poll(cx).is_ready() {
+            out.extend_from_slice(b":\n\n");
+        }
+        if !out.is_empty() {
+            self.comment.as_mut().reset(Instant::now() + COMMENT_EVERY);
+            // It is asked again in any case; the timer has to know who waits.
+            let _ = self.comment.as_mut().poll(cx);
+        }
+    }
+}
+
+impl MessageBody for Stream {
+    type Error = io::Error;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    /// Asked only while the client's socket takes what there is.
+    fn poll_next(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, io::Error>>> {
+        let this = self.get_mut();
+        this.line.remember(cx.waker());
+        let mut out = Vec::new();
+        if this.hold.as_ref().is_some_and(Hold::is_superseded) {
+            return Poll::Ready(None);
+        }
+        match this.line.ended.get() {
+            Some(disconnect) if disconnect.gives_up_queue() => {
+                // Cut off, or the client would take what it has for all there was.
+                return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
+            }
+            Some(_) => this.take(&mut out),
+            None => {
+                this.begin(&mut out);
+                this.follow(&mut out, cx);
+                this.take(&mut out);
+                this.comment(&mut out, cx);
+            }
+        }
+        if this.catch_up.as_ref().is_some_and(|it| it.can_go_on()) {
+            cx.waker().wake_by_ref();
+        }
+        if !out.is_empty() {
+            return Poll::Ready(Some(Ok(out.into())));
+        }
+        if this.line.ended.get().is_some() { Poll::Ready(None) } else { Poll::Pending }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let worker = &self.line.worker;
+        self.line.unsubscribe_all();
+        worker.with_hub(|hub| hub.leave(self.id));
+        worker.leave(self.id, self.arrival);
+    }
+}
+
+impl Line {
+    fn remember(&self, waker: &Waker) {
+        let mut kept = self.waker.borrow_mut();
+        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+            *kept = Some(waker.clone());
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn unsubscribe_all(&self) {
+        let mut session = self.session.borrow_mut();
+        self.worker.with_hub(|hub| session.unsubscribe_all(hub));
+    }
+}
+
+impl Output for Line {
+    fn flush(&self) {
+        if self.outbox.is_overflown() {
+            self.hang_up(Disconnect::SlowConsumer);
+        }
+        self.wake();
+    }
+
+    fn hang_up(&self, disconnect: Disconnect) {
+        if self.ended.get().is_some() {
+            return;
+        }
+        self.ended.set(Some(disconnect));
+        self.worker.shared.metrics.disconnect(disconnect);
+        self.unsubscribe_all();
+        self.wake();
+    }
+
+    fn judge(&self, tokens: &Tokens, now: Timestamp) -> Option<Disconnect> {
+        self.session.borrow_mut().judge(tokens, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_of_the_data_is_a_field() {
+        let table = [
+            ("1", "data: 1\n\n"),
+            ("", "data: \n\n"),
+            ("{\n}", "data: {\ndata: }\n\n"),
+            ("a\r\nb\rc\n", "data: a\ndata: b\ndata: c\ndata: \n\n"),
+            ("\r\r\n", "data: \ndata: \ndata: \n\n"),
+        ];
+        for (data, expected) in table {
+            let mut out = Vec::new();
+            push_data(data.as_bytes(), &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), expected, "{data:?}");
+        }
+    }
+}
