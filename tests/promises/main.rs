@@ -5,6 +5,7 @@
 //! which it ends by their ids. Nothing sleeps and hopes: a test waits for a thing to be so.
 
 mod client;
+mod event_stream;
 mod gateway;
 mod history;
 mod link_proxy;
@@ -15,6 +16,7 @@ mod replay;
 mod resuming;
 mod wire;
 
+mod browser;
 mod catch_up;
 mod closes;
 mod commands;
@@ -32,6 +34,7 @@ mod link;
 mod logins;
 mod operations;
 mod origins;
+mod pages;
 mod publish;
 mod publish_bodies;
 mod publish_link;
@@ -44,7 +47,9 @@ mod settings;
 mod slow_consumers;
 mod soak;
 mod stop;
+mod streams;
 mod subscribe;
+mod tickets;
 mod tls;
 mod tokens;
 mod websocket_limits;
