@@ -53,3 +53,13 @@ need_curl() {
         exit 1
     fi
 }
+
+need_browser() {
+    command -v chromium >/dev/null && command -v chromedriver >/dev/null && return
+    if may_install; then
+        apt_install chromium chromium-driver
+    else
+        say "The tests need a browser. On Debian: sudo apt-get install chromium chromium-driver"
+        exit 1
+    fi
+}

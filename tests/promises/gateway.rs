@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -112,6 +113,13 @@ impl Gateway {
         House::new().open()
     }
 
+    /// Ends `broadcast` by a signal and starts it anew, while what else runs here goes on.
+    pub async fn restart_broadcast(self, signal: Signal) -> Self {
+        let Self { listen, broadcast, house } = self;
+        let broadcast = broadcast.restart(signal, &house.settings).await;
+        Self { listen, broadcast, house }
+    }
+
     pub fn event_url(&self) -> String {
         format!("{}/event", self.listen.url())
     }
@@ -122,6 +130,7 @@ pub struct Process {
     name: &'static str,
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
     address: SocketAddr,
     admin: SocketAddr,
     is_tls: bool,
@@ -133,6 +142,24 @@ impl Process {
         Self::spawn(name, settings).opened()
     }
 
+    /// Starts it, and waits until its doors are open; or until it has ended, and gives its log.
+    pub fn try_start(
+        name: &'static str,
+        settings: &Settings,
+    ) -> Result<Self, (ExitStatus, String)> {
+        let mut process = Self::spawn(name, settings);
+        let opened = format!("{name} is open");
+        let ended =
+            wait_for("an open door, or an end", || match process.child.try_wait().unwrap() {
+                Some(ended) => Some(Some(ended)),
+                None => process.log().contains(&opened).then_some(None),
+            });
+        match ended {
+            Some(ended) => Err((ended, process.whole_log())),
+            None => Ok(process.opened()),
+        }
+    }
+
     /// Starts it with flags, and waits until its doors are open.
     pub fn start_with(name: &'static str, settings: &Settings, flags: &[&str]) -> Self {
         let mut command = Command::new(binary(name));
@@ -142,8 +169,13 @@ impl Process {
 
     /// Starts it under a limit of descriptors, and waits until its doors are open.
     pub fn start_limited(name: &'static str, settings: &Settings, descriptors: u32) -> Self {
+        Self::start_behind(name, settings, &format!("ulimit -n {descriptors}"))
+    }
+
+    /// Starts it with what a shell has prepared, and waits until its doors are open.
+    pub fn start_behind(name: &'static str, settings: &Settings, preparation: &str) -> Self {
         let mut shell = Command::new("/bin/sh");
-        shell.arg("-c").arg(format!("ulimit -n {descriptors}; exec \"$0\"")).arg(binary(name));
+        shell.arg("-c").arg(format!("{preparation}; exec \"$0\"")).arg(binary(name));
         Self::run(name, shell, settings).opened()
     }
 
@@ -173,14 +205,15 @@ impl Process {
             .unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (stderr, lines) = (child.stderr.take().unwrap(), Arc::clone(&log));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 lines.lock().unwrap().push(line);
             }
         });
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let is_tls = settings.get("HTTPS_ENABLE").is_some_and(|it| it == "true");
-        Self { name, child, log, address: nowhere, admin: nowhere, is_tls }
+        let reader = Some(reader);
+        Self { name, child, log, reader, address: nowhere, admin: nowhere, is_tls }
     }
 
     pub fn is_listen(&self) -> bool {
@@ -215,6 +248,14 @@ impl Process {
         self.log.lock().unwrap().join("\n")
     }
 
+    /// What it has logged up to its end.
+    fn whole_log(mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        self.log()
+    }
+
     /// Waits for a line with this text, and gives it.
     pub fn wait_for_log(&self, text: &str) -> String {
         let what = format!("{}: a log line with {text:?}", self.name);
@@ -242,6 +283,18 @@ impl Process {
     pub fn stop(mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.wait()
+    }
+
+    /// Ends it by a signal and starts it anew, while what else runs here goes on.
+    pub async fn restart(mut self, signal: Signal, settings: &Settings) -> Self {
+        self.signal(signal);
+        let settings = settings.clone();
+        let restart = move || {
+            let ended = self.wait();
+            assert!(ended.success() || signal == Signal::KILL, "{ended}");
+            Self::start(self.name, &settings)
+        };
+        tokio::task::spawn_blocking(restart).await.unwrap()
     }
 
     /// A sum over all lines of a metric, whatever their labels.
