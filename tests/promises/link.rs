@@ -45,7 +45,10 @@ async fn a_socket_of_a_dead_process_is_taken_away() {
 async fn a_second_broadcast_ends_with_a_clear_message_and_the_first_goes_on() {
     let gateway = Gateway::open();
     let mut subscriber = Subscriber::subscribe(&gateway.broadcast, &["a"]).await;
-    let mut second = Process::spawn("broadcast", &gateway.house.settings);
+    let mut settings = gateway.house.settings.clone();
+    let other = gateway.house.folder.path().join("other").display().to_string();
+    settings.insert("DATA_DIR".to_owned(), other);
+    let mut second = Process::spawn("broadcast", &settings);
     assert_eq!(second.wait().code(), Some(1));
     second.wait_for_log("LINK: another broadcast is running");
     assert!(gateway.house.socket().exists());
@@ -103,18 +106,20 @@ async fn a_stranger_on_the_socket_ends_its_own_connection_and_nothing_else() {
     let mut subscriber = Subscriber::subscribe(&gateway.broadcast, &["a"]).await;
     let before = peak_memory(&gateway.broadcast);
     let framed = |bytes: &[u8]| [&(bytes.len() as u32).to_be_bytes()[..], bytes].concat();
-    let greeted = |bytes: &[u8]| [hello(1), framed(bytes)].concat();
+    let greeted = |bytes: &[u8]| [hello(2), framed(bytes)].concat();
     let mut event = vec![2];
     event.extend(1_u64.to_be_bytes());
+    // No terms.
+    event.push(0);
     let table = [
         ("another protocol", b"GET / HTTP/1.1\r\nHost: test\r\n\r\n".to_vec()),
         ("a frame that is too long", 0x7fff_ffff_u32.to_be_bytes().to_vec()),
-        ("too long after the hello", [hello(1), vec![0xff; 4]].concat()),
-        ("another version", hello(2)),
+        ("too long after the hello", [hello(2), vec![0xff; 4]].concat()),
+        ("another version", hello(1)),
         ("version 0", hello(0)),
         ("no hello", framed(&[5, 0, 0, 0, 0, 0, 0, 0, 1, 1])),
         ("an empty frame", greeted(&[])),
-        ("two hellos", hello(1).repeat(2)),
+        ("two hellos", hello(2).repeat(2)),
         ("a hello of somebody else", framed(b"\x01fanfarf\0\x01\0\0\0\0")),
         ("an unknown kind", greeted(&[99])),
         ("a receipt", greeted(&[3, 0, 0, 0, 0, 0, 0, 0, 1])),
@@ -157,14 +162,14 @@ async fn a_link_may_come_one_byte_at_a_time() {
     let _broadcast = house.broadcast();
     let mut stream = stranger(&house);
     let ping = [0, 0, 0, 10, 5, 0, 0, 0, 0, 0, 0, 0, 42, 1];
-    for byte in [hello(1), ping.to_vec()].concat() {
+    for byte in [hello(2), ping.to_vec()].concat() {
         stream.write_all(&[byte]).unwrap();
     }
-    let mut heard = [0; 18 + 13];
+    let mut heard = [0; 18 + 17];
     stream.read_exact(&mut heard).unwrap();
-    // The hello, and the answer with the number of the question.
+    // The hello, and the answer with the number of the question and a count of none.
     assert!(hello_of_broadcast(&heard[..18]));
-    assert_eq!(heard[18..], [0, 0, 0, 9, 6, 0, 0, 0, 0, 0, 0, 0, 42]);
+    assert_eq!(heard[18..], [0, 0, 0, 13, 6, 0, 0, 0, 0, 0, 0, 0, 42, 0, 0, 0, 0]);
 }
 
 #[tokio::test]
