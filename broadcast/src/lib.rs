@@ -56,6 +56,7 @@ pub mod pace;
 pub mod patience;
 pub mod publication;
 pub mod receiver;
+pub mod refusal;
 pub mod session;
 pub mod subscription;
 pub mod tickets;
@@ -201,7 +202,7 @@ impl Parts {
             (health.is_failing.load(Ordering::Relaxed), "log not writable"),
             (health.is_damaged.load(Ordering::Relaxed), "log damaged"),
         ];
-        let log = log.into_iter().filter_map(|(is_so, what)| is_so.then(|| what.to_owned()));
+        let log = log.into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what.to_owned());
         self.common_metrics.degraded().into_iter().chain(log).collect()
     }
 

@@ -5,15 +5,14 @@
 //! an event that a restart could forget, and no publisher is told of one that is not kept.
 
 use std::mem;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use shared::event::{Event, EventType};
-use shared::link::frame::Terms;
 use shared::memory::Memory;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use crate::archive::Archive;
 use crate::fatal::Fatal;
@@ -22,6 +21,7 @@ use crate::log::keeper::{Keeper, Opened};
 use crate::log::page::{Acceptance, Page};
 use crate::log::retries::{Known, Retries};
 use crate::log::store::StoreError;
+use crate::log::submission::{Entry, Inbox, News, Progress, Submission};
 use crate::log::tally::Tally;
 use crate::metrics::Metrics;
 use crate::publication::Publication;
@@ -35,12 +35,12 @@ pub mod reader;
 pub mod recent;
 pub mod retention;
 pub mod retries;
+pub mod rows;
 pub mod segment;
 pub mod store;
+pub mod submission;
 pub mod tally;
 
-/// Submissions that wait for the log; beyond it the links stop reading, and publishers wait.
-const QUEUE_SUBMISSIONS_MAX: usize = 256;
 /// Batches that wait for one worker; beyond it the log waits, and everything behind it.
 pub const QUEUE_BATCHES_MAX: usize = 64;
 /// A batch takes no further submission beyond so many events, or so many bytes.
@@ -58,103 +58,6 @@ pub enum Feed {
     Count(EventType, Arc<Tally>),
     /// There are no more events: the sessions are to be closed.
     End,
-}
-
-/// What comes from one link, in order.
-#[derive(Debug)]
-pub enum Submission {
-    /// Events, and up to which number they go.
-    Events {
-        /// The events.
-        entries: Vec<Entry>,
-        /// What they occupy, in bytes.
-        bytes: usize,
-        /// The number of the last.
-        last_number: u64,
-        /// Where to say that they are taken.
-        progress: Arc<Progress>,
-    },
-    /// A question: how many would get an event of this type?
-    Count(EventType, Arc<Tally>),
-}
-
-/// An event as it came.
-#[derive(Debug)]
-pub struct Entry {
-    /// Its number on its link.
-    pub number: u64,
-    /// What its publisher asks for.
-    pub terms: Terms,
-    /// The event.
-    pub event: Event,
-}
-
-/// How far the log has come with the events of one link.
-#[derive(Debug, Default)]
-pub struct Progress {
-    taken: AtomicU64,
-    news: Mutex<Vec<News>>,
-    /// Told whenever there is something new.
-    pub moved: Arc<Notify>,
-}
-
-/// What there is to say of one event, beside that it is taken.
-#[derive(Debug)]
-pub enum News {
-    /// It is not taken: it could not be kept.
-    Refused(u64),
-    /// Its publisher wants to know what became of it.
-    Placed {
-        /// Its number on its link.
-        number: u64,
-        /// Its place.
-        offset: u64,
-        /// Whom it is queued to; unknown for one that was accepted before a restart.
-        tally: Option<Arc<Tally>>,
-    },
-}
-
-impl Progress {
-    /// The number of the last event that was taken.
-    pub fn taken(&self) -> u64 {
-        self.taken.load(Ordering::Acquire)
-    }
-
-    /// What there is to say of single events. Whoever reads [`Self::taken`] reads it before this.
-    pub fn take_news(&self) -> Vec<News> {
-        mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn move_to(&self, number: u64, mut news: Vec<News>) {
-        if !news.is_empty() {
-            self.news.lock().unwrap_or_else(PoisonError::into_inner).append(&mut news);
-        }
-        self.taken.store(number, Ordering::Release);
-        self.moved.notify_one();
-    }
-}
-
-/// The way to the log.
-#[derive(Debug, Clone)]
-pub struct Inbox {
-    submissions: mpsc::Sender<Submission>,
-    workers: usize,
-}
-
-impl Inbox {
-    /// Hands events over; waits while the log has no room.
-    ///
-    /// # Errors
-    ///
-    /// The log has ended.
-    pub async fn submit(&self, submission: Submission) -> Result<(), LogEnded> {
-        self.submissions.send(submission).await.map_err(|_| LogEnded)
-    }
-
-    /// A count to which every worker adds its part.
-    pub fn tally(&self, complete: &Arc<Notify>) -> Arc<Tally> {
-        Tally::new(self.workers, Arc::clone(complete))
-    }
 }
 
 /// The log. It ends, and the workers' sessions with it, when all inboxes are gone.
@@ -210,8 +113,7 @@ impl Log {
         memory: Arc<Memory>,
         metrics: Arc<Metrics>,
     ) -> (Self, Inbox) {
-        let (inbox, submissions) = mpsc::channel(QUEUE_SUBMISSIONS_MAX);
-        let inbox = Inbox { submissions: inbox, workers: workers.len() };
+        let (inbox, submissions) = Inbox::new(workers.len());
         let Opened { keeper, archive, retries, last: last_offset, .. } = opened;
         let is_failing = false;
         let log = Self {
@@ -433,8 +335,3 @@ impl Gathered {
         }
     }
 }
-
-/// The log has ended: the process is about to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the log has ended")]
-pub struct LogEnded;

@@ -3,19 +3,19 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix_http::ConnectionType;
 use actix_web::http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
-    AUTHORIZATION, HeaderValue, ORIGIN, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    AUTHORIZATION, HeaderValue, ORIGIN, VARY,
 };
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use shared::address::Network;
 use shared::credentials::Credentials;
-use shared::http::{HEALTHY, client_address, is_refused, json, refusal, retry_after};
+use shared::http::{HEALTHY, client_address, is_refused, json};
 use shared::occupancy::Occupancy;
 use shared::principal::Principal;
 
@@ -23,6 +23,7 @@ use crate::archive::Start;
 use crate::disconnect::Disconnect;
 use crate::outputs::events::page::PageError;
 use crate::outputs::events::{Query, QueryError, page, sse};
+use crate::refusal::Refusal;
 use crate::tickets::{Hold, TicketError};
 use crate::worker::Worker;
 
@@ -57,7 +58,9 @@ pub async fn answer(
         Ok(response) => response,
         Err(refusal) => outputs.refuse(refusal),
     };
-    outputs.share(&request, &mut response);
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        outputs.share(&request, &mut response);
+    }
     // A 101 and a 426 name `upgrade` in Connection, as they must.
     let names_upgrade =
         matches!(response.status(), StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
@@ -234,12 +237,12 @@ impl Outputs {
     /// Lets the pages of allowed origins read the answer. Without a list nobody's pages can.
     fn share(&self, request: &HttpRequest, response: &mut HttpResponse) {
         let origin = request.headers().get(ORIGIN);
-        if let Some(origin) = origin.filter(|_| !self.allowed_origins.is_empty()) {
-            if self.judge_origin(request).is_ok() {
-                let headers = response.headers_mut();
-                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-                headers.insert(VARY, HeaderValue::from_static("Origin"));
-            }
+        if let Some(origin) = origin.filter(|_| !self.allowed_origins.is_empty())
+            && self.judge_origin(request).is_ok()
+        {
+            let headers = response.headers_mut();
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            headers.insert(VARY, HeaderValue::from_static("Origin"));
         }
     }
 
@@ -289,109 +292,6 @@ impl Outputs {
     fn refuse(&self, refusal: Refusal) -> HttpResponse {
         self.worker.shared.metrics.refuse(refusal.code());
         refusal.into_response()
-    }
-}
-
-/// Why a request is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The request breaks the rules of its protocol.
-    InvalidRequest,
-    /// The credential is no good, with the code that says how.
-    Unauthenticated(&'static str),
-    /// The same, where no upgrade was asked for.
-    Unauthorized(&'static str),
-    /// The token of a stream's ticket is gone: its client is to come no more.
-    TicketWithdrawn,
-    /// The page may not come, or what is asked for is not granted.
-    Forbidden,
-    /// Something that is asked for can be no type and no pattern.
-    InvalidEvents,
-    /// More patterns than a session may have.
-    TooManyEvents,
-    /// Where to begin is malformed.
-    InvalidResume,
-    /// The log cannot be read.
-    Unreadable,
-    /// There is nothing here for a request without an upgrade.
-    UpgradeRequired,
-    /// Another version of WebSocket than 13.
-    WrongVersion,
-    /// Another method than these.
-    MethodNotAllowed(&'static str),
-    /// There is no room now.
-    TooManySessions,
-    /// The process is stopping.
-    Restarting,
-}
-
-impl Refusal {
-    fn code(self) -> &'static str {
-        match self {
-            Self::InvalidRequest => "INVALID_REQUEST",
-            Self::Unauthenticated(code) | Self::Unauthorized(code) => code,
-            Self::TicketWithdrawn => "TICKET_WITHDRAWN",
-            Self::Forbidden => "FORBIDDEN",
-            Self::InvalidEvents => "INVALID_EVENTS",
-            Self::TooManyEvents => "TOO_MANY_EVENTS",
-            Self::InvalidResume => "INVALID_RESUME",
-            Self::Unreadable => "UNAVAILABLE",
-            Self::UpgradeRequired | Self::WrongVersion => "UPGRADE_REQUIRED",
-            Self::MethodNotAllowed(_) => "METHOD_NOT_ALLOWED",
-            Self::TooManySessions => "TOO_MANY_SESSIONS",
-            Self::Restarting => "UNAVAILABLE",
-        }
-    }
-
-    fn status(self) -> StatusCode {
-        match self {
-            Self::InvalidRequest
-            | Self::InvalidEvents
-            | Self::TooManyEvents
-            | Self::InvalidResume => StatusCode::BAD_REQUEST,
-            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Self::TicketWithdrawn => StatusCode::NO_CONTENT,
-            Self::Unauthenticated(_) | Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::UpgradeRequired | Self::WrongVersion => StatusCode::UPGRADE_REQUIRED,
-            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooManySessions | Self::Restarting | Self::Unreadable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-        }
-    }
-
-    fn into_response(self) -> HttpResponse {
-        if self == Self::TicketWithdrawn {
-            // RFC 9110 §15.3.5: it has no body.
-            return HttpResponse::new(self.status());
-        }
-        let mut response = refusal(self.status(), self.code());
-        let headers = response.headers_mut();
-        match self {
-            Self::UpgradeRequired | Self::WrongVersion => {
-                websocket::name_protocol(headers);
-                // RFC 9110 §7.8: whoever sends Upgrade names it in Connection.
-                response.head_mut().set_connection_type(ConnectionType::Upgrade);
-            }
-            Self::MethodNotAllowed(methods) => {
-                headers.insert(ALLOW, HeaderValue::from_static(methods));
-            }
-            // RFC 9110 §15.5.2: it names a scheme. Not `Basic`: a browser would ask its user.
-            Self::Unauthorized(_) => {
-                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            Self::TooManySessions | Self::Restarting | Self::Unreadable => {
-                return retry_after(response, Duration::from_secs(1));
-            }
-            Self::InvalidRequest
-            | Self::Unauthenticated(_)
-            | Self::TicketWithdrawn
-            | Self::Forbidden
-            | Self::InvalidEvents
-            | Self::TooManyEvents
-            | Self::InvalidResume => {}
-        }
-        response
     }
 }
 

@@ -19,8 +19,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::codec::{Decoder as _, LengthDelimitedCodec};
 
 use crate::cursor::Epoch;
+use crate::log::submission::{Entry, Inbox, News, Progress, Submission};
 use crate::log::tally::Tally;
-use crate::log::{Entry, Inbox, News, Progress, Submission};
 
 /// One read takes at most so much, unless a single frame is larger.
 const READ_BYTES: usize = 32 * 1024;

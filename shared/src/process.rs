@@ -122,7 +122,7 @@ pub enum StartError {
         error: io::Error,
     },
     /// What was kept cannot be read, or nothing can be kept.
-    #[error("the log {} cannot be opened, and is left as it is: {fault}", path.display())]
+    #[error("DATA_DIR: {} cannot be opened, and is left as it is: {fault}", path.display())]
     Log {
         /// The file.
         path: std::path::PathBuf,

@@ -20,7 +20,7 @@ const EVERY: Duration = Duration::from_millis(200);
 /// A checkpoint syncs two files: so much is worth it.
 const ENOUGH_BYTES: u64 = 4 * 1024 * 1024;
 /// From this size on, in pages of 4 KiB, the write-ahead log has to be begun anew.
-const PAGES_MAX: i64 = 16 * 1024;
+const PAGES_MAX: i64 = 4 * 1024;
 /// Passes beside the writer, each of which leaves less for the last one.
 const PASSES_MAX: usize = 4;
 

@@ -18,7 +18,8 @@ use crate::log::reader::Reader;
 use crate::log::recent::Recent;
 use crate::log::retention::Retention;
 use crate::log::retries::{self, Known, Retries};
-use crate::log::store::{self, Oldest, Store, StoreError};
+use crate::log::rows::Oldest;
+use crate::log::store::{self, Store, StoreError};
 use crate::tickets::{self, Tickets};
 
 /// Threads that read for those who are far behind.
@@ -297,7 +298,7 @@ impl Keeper {
 /// Frees the oldest pages while the bounds ask for it.
 fn forget(retention: &mut Retention, pages: &mut VecDeque<Oldest>, now_ms: i64, archive: &Archive) {
     let mut freed = None;
-    while retention.is_exceeded(now_ms)
+    while retention.is_due(now_ms)
         && let Some(page) = pages.pop_front()
     {
         retention.remove(page);

@@ -60,8 +60,21 @@ impl Page {
     }
 
     /// How many events there are.
-    pub fn len(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.last + 1 - self.first
+    }
+
+    /// What tells whether a byte of it was changed.
+    pub fn checksum(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        for number in [self.first, self.last] {
+            hasher.update(&number.to_be_bytes());
+        }
+        for number in [self.accepted.wall_us, self.accepted.age_ms] {
+            hasher.update(&number.to_be_bytes());
+        }
+        hasher.update(&self.bytes);
+        hasher.finalize()
     }
 
     /// The events with their offsets, in order. They share the page's bytes.
@@ -117,7 +130,7 @@ pub(crate) mod tests {
     fn events_come_back_from_pages_that_are_bounded() {
         let events: Vec<Event> = (0..200).map(|it| event("a", &it.to_string())).collect();
         let pages = Page::split(11, &events, ACCEPTED);
-        assert_eq!(pages.iter().map(Page::len).collect::<Vec<_>>(), [64, 64, 64, 8]);
+        assert_eq!(pages.iter().map(Page::count).collect::<Vec<_>>(), [64, 64, 64, 8]);
         let back: Vec<(u64, Event)> = pages.iter().flat_map(|it| it.events().unwrap()).collect();
         assert_eq!(back, (11..).zip(events).collect::<Vec<_>>());
     }
@@ -126,7 +139,7 @@ pub(crate) mod tests {
     fn a_large_event_ends_its_page() {
         let large = event("a", &format!("\"{}\"", "x".repeat(BYTES_MAX)));
         let pages = Page::split(1, &[event("a", "1"), large, event("a", "2")], ACCEPTED);
-        assert_eq!(pages.iter().map(Page::len).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(pages.iter().map(Page::count).collect::<Vec<_>>(), [2, 1]);
     }
 
     #[test]

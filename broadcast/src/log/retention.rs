@@ -4,24 +4,38 @@
 use std::time::Duration;
 
 use crate::log::page::Page;
-use crate::log::store::Oldest;
+use crate::log::rows::Oldest;
 
 /// The bounds, and what there is.
 #[derive(Debug, Clone)]
 pub struct Retention {
     events_max: u64,
     bytes_max: u64,
-    age_ms_max: i64,
+    age_ms_max: u64,
     events: u64,
     bytes: u64,
     oldest: Option<Oldest>,
+    /// A bound was passed by so much that it was worth it: what is beyond is being freed.
+    is_freeing: bool,
 }
+
+/// What is beyond a bound is freed when it is this part of it: in steps, for each touches the
+/// database's other end.
+const STEP: u64 = 32;
 
 impl Retention {
     /// Bounds, with nothing kept yet.
     pub fn new(events_max: u64, bytes_max: u64, age_max: Duration) -> Self {
-        let age_ms_max = i64::try_from(age_max.as_millis()).unwrap_or(i64::MAX);
-        Self { events_max, bytes_max, age_ms_max, events: 0, bytes: 0, oldest: None }
+        let age_ms_max = u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            events_max,
+            bytes_max,
+            age_ms_max,
+            events: 0,
+            bytes: 0,
+            oldest: None,
+            is_freeing: false,
+        }
     }
 
     /// Takes note of what was found.
@@ -62,9 +76,14 @@ impl Retention {
     }
 
     /// Whether the oldest page is to be freed.
-    pub fn is_exceeded(&self, now_ms: i64) -> bool {
-        let is_too_old = self.oldest.is_some_and(|it| now_ms - it.age_ms > self.age_ms_max);
-        self.events > self.events_max || self.bytes > self.bytes_max || is_too_old
+    pub fn is_due(&mut self, now_ms: i64) -> bool {
+        let age_ms = self.oldest.map_or(0, |it| u64::try_from(now_ms - it.age_ms).unwrap_or(0));
+        let slack = |max: u64| if self.is_freeing { 0 } else { max / STEP };
+        let is_beyond = |count: u64, max: u64| count > max.saturating_add(slack(max));
+        self.is_freeing = is_beyond(self.events, self.events_max)
+            || is_beyond(self.bytes, self.bytes_max)
+            || is_beyond(age_ms, self.age_ms_max);
+        self.is_freeing
     }
 }
 
@@ -74,7 +93,7 @@ mod tests {
     use crate::log::page::tests::{ACCEPTED, event};
 
     #[test]
-    fn each_bound_is_exceeded_alone() {
+    fn each_bound_is_passed_alone() {
         let page = Page::split(1, &[event("a", "1"), event("a", "2")], ACCEPTED).remove(0);
         let bytes = u64::try_from(page.bytes.len()).unwrap();
         let with = |events, bytes, age_ms| {
@@ -82,13 +101,22 @@ mod tests {
             retention.add(std::slice::from_ref(&page));
             retention
         };
-        assert!(!with(2, bytes, 500).is_exceeded(1500));
-        assert!(with(1, bytes, 500).is_exceeded(1500));
-        assert!(with(2, bytes - 1, 500).is_exceeded(1500));
-        assert!(with(2, bytes, 499).is_exceeded(1500));
+        assert!(!with(2, bytes, 500).is_due(1500));
+        assert!(with(1, bytes, 500).is_due(1500));
+        assert!(with(2, bytes / 2, 500).is_due(1500));
+        assert!(with(2, bytes, 400).is_due(1500));
         let mut retention = with(1, 1, 0);
         retention.remove(retention.oldest().unwrap());
         assert_eq!((retention.totals(), retention.oldest()), ((0, 0), None));
-        assert!(!retention.is_exceeded(i64::MAX));
+        assert!(!retention.is_due(i64::MAX));
+    }
+
+    #[test]
+    fn it_begins_a_step_beyond_the_bound_and_ends_at_it() {
+        let mut retention = Retention::new(64, 1 << 30, Duration::from_secs(60));
+        for (events, due) in [(64, false), (66, false), (67, true), (65, true), (64, false)] {
+            retention.begin(events, 0);
+            assert_eq!(retention.is_due(0), due, "{events}");
+        }
     }
 }

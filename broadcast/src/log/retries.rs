@@ -94,11 +94,6 @@ impl Retries {
         }
     }
 
-    /// How many events are remembered.
-    pub fn len(&self) -> usize {
-        self.order.len()
-    }
-
     /// Takes the number of events that had to be forgotten before their time.
     pub fn take_evicted_early(&mut self) -> u64 {
         std::mem::take(&mut self.evicted_early)
@@ -132,7 +127,7 @@ mod tests {
             assert_eq!(offset(&retries, &other), None);
         }
         retries.forget_newest();
-        assert_eq!((offset(&retries, &first), retries.len()), (None, 0));
+        assert_eq!((offset(&retries, &first), retries.order.len()), (None, 0));
     }
 
     #[test]
@@ -140,7 +135,7 @@ mod tests {
         let mut retries = Retries::default();
         remember(&mut retries, &event("a", "1"), 1, 0);
         remember(&mut retries, &event("a", "1"), 2, 0);
-        assert_eq!((offset(&retries, &event("a", "1")), retries.len()), (Some(1), 1));
+        assert_eq!((offset(&retries, &event("a", "1")), retries.order.len()), (Some(1), 1));
     }
 
     #[test]
@@ -148,11 +143,11 @@ mod tests {
         let mut retries = Retries::with_room_for(2);
         remember(&mut retries, &event("a", "1"), 1, 0);
         remember(&mut retries, &event("a", "2"), 2, AGE_MS_MAX);
-        assert_eq!(retries.len(), 2);
+        assert_eq!(retries.order.len(), 2);
         remember(&mut retries, &event("a", "3"), 3, AGE_MS_MAX + 1);
-        assert_eq!((retries.len(), retries.take_evicted_early()), (2, 0));
+        assert_eq!((retries.order.len(), retries.take_evicted_early()), (2, 0));
         remember(&mut retries, &event("a", "4"), 4, AGE_MS_MAX + 1);
-        assert_eq!((retries.len(), retries.take_evicted_early()), (2, 1));
+        assert_eq!((retries.order.len(), retries.take_evicted_early()), (2, 1));
         assert_eq!(offset(&retries, &event("a", "2")), None);
         assert_eq!(offset(&retries, &event("a", "4")), Some(4));
     }

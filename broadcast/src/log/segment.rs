@@ -49,7 +49,7 @@ impl Segment {
             self.wall_us_max = page.accepted.wall_us;
         }
         self.last = page.last;
-        self.events += page.len();
+        self.events += page.count();
         self.bytes += u64::try_from(page.bytes.len()).unwrap_or(u64::MAX);
         self.wall_us_max = self.wall_us_max.max(page.accepted.wall_us);
         for (event_type, source) in names {
@@ -62,6 +62,14 @@ impl Segment {
     pub fn is_full(&self) -> bool {
         self.events >= EVENTS_MAX || self.bytes >= BYTES_MAX
     }
+}
+
+/// What tells whether a byte of a segment's indexes was changed.
+pub fn checksum(types: &[u8], sources: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(types);
+    hasher.update(sources);
+    hasher.finalize()
 }
 
 impl Index {

@@ -14,7 +14,8 @@ use shared::event::Event;
 use crate::log::identity::Kept;
 use crate::log::page::{Acceptance, Page};
 use crate::log::retention::Retention;
-use crate::log::segment::Segment;
+use crate::log::rows::{SCHEMA, free, oldest, read_page, set, to_i64, to_u64};
+use crate::log::segment::{self, Segment};
 
 /// The database's name in its folder.
 pub const NAME: &str = "log.sqlite";
@@ -30,17 +31,8 @@ pub const FREED_IDLE: usize = 256;
 /// What a commit writes at least, whatever it holds: two pages of the database.
 const COMMIT_BYTES_MIN: u64 = 8192;
 
-const SCHEMA: &str = "
-    CREATE TABLE pages (
-        first INTEGER PRIMARY KEY, last INTEGER NOT NULL,
-        wall_us INTEGER NOT NULL, age_ms INTEGER NOT NULL, events BLOB NOT NULL
-    ) STRICT;
-    CREATE TABLE segments (
-        first INTEGER PRIMARY KEY, last INTEGER NOT NULL, wall_us_max INTEGER NOT NULL,
-        events INTEGER NOT NULL, bytes INTEGER NOT NULL, types BLOB NOT NULL, sources BLOB NOT NULL
-    ) STRICT;
-    CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-";
+/// What the write-ahead log may keep of the disk when it is begun anew.
+const WAL_BYTES_KEPT: i64 = 16 * 1024 * 1024;
 
 /// The writing end of the database.
 #[derive(Debug)]
@@ -74,6 +66,8 @@ impl Store {
         }
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        // What a burst has made of it is given back when it is begun anew.
+        connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)?;
         if tables == 0 {
             connection.execute_batch(&format!(
                 "BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; \
@@ -184,7 +178,7 @@ impl Store {
 
     /// All pages behind an offset; for the start, when they are few.
     fn pages_after(&self, offset: u64) -> Result<Vec<Page>, StoreError> {
-        let sql = "SELECT first, last, wall_us, age_ms, events FROM pages \
+        let sql = "SELECT first, last, wall_us, age_ms, checksum, events FROM pages \
             WHERE first > ?1 ORDER BY first";
         let mut statement = self.connection.prepare(sql)?;
         let pages = statement.query_map([to_i64(offset)], read_page)?;
@@ -197,7 +191,8 @@ impl Store {
     ///
     /// The database cannot be read.
     pub fn for_newest(&self, mut take: impl FnMut(Page) -> bool) -> Result<(), StoreError> {
-        let sql = "SELECT first, last, wall_us, age_ms, events FROM pages ORDER BY first DESC";
+        let sql =
+            "SELECT first, last, wall_us, age_ms, checksum, events FROM pages ORDER BY first DESC";
         let mut statement = self.connection.prepare(sql)?;
         let pages = statement.query_map([], read_page)?;
         for page in pages {
@@ -229,13 +224,14 @@ impl Store {
         let transaction = self.connection.transaction()?;
         let mut bytes = 0;
         {
-            let sql = "INSERT INTO pages (first, last, wall_us, age_ms, events) \
-                VALUES (?1, ?2, ?3, ?4, ?5)";
+            let sql = "INSERT INTO pages (first, last, wall_us, age_ms, checksum, events) \
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
             let mut insert = transaction.prepare_cached(sql)?;
             for page in pages {
                 let Acceptance { wall_us, age_ms } = page.accepted;
                 let (first, last) = (to_i64(page.first), to_i64(page.last));
-                insert.execute(params![first, last, wall_us, age_ms, &*page.bytes])?;
+                let values = params![first, last, wall_us, age_ms, page.checksum(), &*page.bytes];
+                insert.execute(values)?;
                 bytes += u64::try_from(page.bytes.len()).unwrap_or(u64::MAX);
             }
         }
@@ -251,7 +247,7 @@ impl Store {
         self.unsaved_bytes.fetch_add(bytes.max(COMMIT_BYTES_MIN), Ordering::Relaxed);
         let mut rest = events;
         for page in pages {
-            let count = usize::try_from(page.len()).unwrap_or(usize::MAX);
+            let count = usize::try_from(page.count()).unwrap_or(usize::MAX);
             let (of_page, others) = rest.split_at_checked(count).unwrap_or((rest, &[]));
             rest = others;
             self.add_to_segment(page, of_page.iter());
@@ -266,16 +262,19 @@ impl Store {
     /// nothing that was acknowledged hangs on it.
     fn seal(&mut self) {
         let Segment { first, last, events, bytes, wall_us_max, types, sources } = &self.open;
-        let sql = "INSERT INTO segments (first, last, wall_us_max, events, bytes, types, sources) \
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let sql = "INSERT INTO segments \
+            (first, last, wall_us_max, events, bytes, checksum, types, sources) \
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let (types, sources) = (types.encode(*first), sources.encode(*first));
         let values = params![
             to_i64(*first),
             to_i64(*last),
             wall_us_max,
             to_i64(*events),
             to_i64(*bytes),
-            types.encode(*first),
-            sources.encode(*first),
+            segment::checksum(&types, &sources),
+            types,
+            sources,
         ];
         let sealed = self.connection.prepare_cached(sql).and_then(|mut it| it.execute(values));
         match sealed {
@@ -294,7 +293,7 @@ impl Store {
         now_ms: i64,
         before_commit: impl FnOnce(u64),
     ) -> Result<bool, StoreError> {
-        if !self.retention.is_exceeded(now_ms) {
+        if !self.retention.is_due(now_ms) {
             return Ok(false);
         }
         let transaction = self.connection.transaction()?;
@@ -310,7 +309,7 @@ impl Store {
             self.open = Segment::default();
         }
         self.unsaved_bytes.fetch_add(COMMIT_BYTES_MIN, Ordering::Relaxed);
-        Ok(self.retention.is_exceeded(now_ms))
+        Ok(self.retention.is_due(now_ms))
     }
 
     /// Writes something that changes nothing: to learn whether writing works again.
@@ -350,98 +349,6 @@ impl Store {
         self.checkpoint()?;
         Ok(self.last)
     }
-}
-
-/// One of the oldest pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Oldest {
-    /// The offset of its first event.
-    pub first: u64,
-    /// The offset of its last event.
-    pub last: u64,
-    /// When its events were accepted, by the log's clock.
-    pub age_ms: i64,
-    /// What they occupy.
-    pub bytes: u64,
-}
-
-impl Oldest {
-    /// What is remembered of a page.
-    pub fn of(page: &Page) -> Self {
-        let bytes = u64::try_from(page.bytes.len()).unwrap_or(u64::MAX);
-        Self { first: page.first, last: page.last, age_ms: page.accepted.age_ms, bytes }
-    }
-}
-
-fn oldest(connection: &Connection, count: usize) -> Result<Vec<Oldest>, rusqlite::Error> {
-    let sql = "SELECT first, last, age_ms, length(events) FROM pages ORDER BY first LIMIT ?1";
-    let mut statement = connection.prepare_cached(sql)?;
-    let pages = statement.query_map([i64::try_from(count).unwrap_or(i64::MAX)], |row| {
-        let (first, last, bytes) = (to_u64(row, 0)?, to_u64(row, 1)?, to_u64(row, 3)?);
-        Ok(Oldest { first, last, age_ms: row.get(2)?, bytes })
-    })?;
-    pages.collect()
-}
-
-/// Frees the oldest pages, at most so many and none from `keep_from` on, while the bounds ask for
-/// it. Gives the last offset that was freed.
-fn free(
-    connection: &Connection,
-    retention: &mut Retention,
-    keep_from: u64,
-    pages_max: usize,
-    now_ms: i64,
-) -> Result<Option<u64>, rusqlite::Error> {
-    if !retention.is_exceeded(now_ms) {
-        return Ok(None);
-    }
-    let mut freed = None;
-    // One more than may be freed, to know the oldest of those that stay.
-    for page in oldest(connection, pages_max + 1)? {
-        retention.set_oldest(Some(page));
-        let is_last = page.first >= keep_from || freed.is_some_and(|(_, count)| count == pages_max);
-        if is_last || !retention.is_exceeded(now_ms) {
-            break;
-        }
-        retention.remove(page);
-        freed = Some((page.last, freed.map_or(1, |(_, count)| count + 1)));
-    }
-    let Some((last, _)) = freed else { return Ok(None) };
-    connection.prepare_cached("DELETE FROM pages WHERE first <= ?1")?.execute([to_i64(last)])?;
-    connection.prepare_cached("DELETE FROM segments WHERE last <= ?1")?.execute([to_i64(last)])?;
-    Ok(Some(last))
-}
-
-fn set(connection: &Connection, name: &str, value: i64) -> Result<(), rusqlite::Error> {
-    let sql = "INSERT INTO state (name, value) VALUES (?1, ?2) \
-        ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-    connection.prepare_cached(sql)?.execute(params![name, value]).map(|_| ())
-}
-
-/// Reads a page from a row of its five columns.
-///
-/// # Errors
-///
-/// The row is damaged.
-pub fn read_page(row: &Row<'_>) -> Result<Page, rusqlite::Error> {
-    let accepted = Acceptance { wall_us: row.get(2)?, age_ms: row.get(3)? };
-    let bytes: Vec<u8> = row.get(4)?;
-    Ok(Page { first: to_u64(row, 0)?, last: to_u64(row, 1)?, accepted, bytes: bytes.into() })
-}
-
-/// SQLite has no unsigned numbers; offsets never come near the end of the signed ones.
-pub fn to_i64(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// A number that is never negative.
-///
-/// # Errors
-///
-/// It is not there, or negative.
-pub fn to_u64(row: &Row<'_>, column: usize) -> Result<u64, rusqlite::Error> {
-    let number: i64 = row.get(column)?;
-    u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
 
 /// Why kept events cannot be had, or none can be kept.

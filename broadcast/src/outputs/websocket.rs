@@ -14,8 +14,7 @@ use actix_http::{Request, Response};
 use actix_web::dev::{Service, ServiceResponse};
 use actix_web::http::Version;
 use actix_web::http::header::{
-    HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use actix_web::web::Payload;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
@@ -29,7 +28,8 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::census::Place;
 use crate::outputs::websocket::client::Client;
-use crate::outputs::{CanUpgrade, Outputs, Refusal, mark_can_upgrade};
+use crate::outputs::{CanUpgrade, Outputs, mark_can_upgrade};
+use crate::refusal::Refusal;
 use crate::subscription::Subscription;
 use crate::worker::Worker;
 
@@ -100,12 +100,6 @@ fn judge_headers(headers: &HeaderMap) -> Result<(), Refusal> {
         return Err(Refusal::InvalidRequest);
     }
     Ok(())
-}
-
-/// Names the protocol (RFC 9110 §15.5.22) and its version (RFC 6455 §4.4) that we speak.
-pub fn name_protocol(headers: &mut HeaderMap) {
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
 }
 
 /// Answers a request that asks to upgrade, through the same table as every other, and takes its

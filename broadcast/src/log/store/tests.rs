@@ -88,7 +88,7 @@ fn a_bound_that_was_lowered_is_reached_in_steps_while_nothing_comes() {
 fn when_all_is_freed_for_its_age_offsets_are_still_remembered() {
     let mut house = House::new(1000);
     house.append(5);
-    let later = ACCEPTED.age_ms + 60_001;
+    let later = ACCEPTED.age_ms + 62_000;
     let earliest = &mut house.earliest;
     assert!(!house.store.free_some(later, |it| *earliest = it).unwrap());
     assert_eq!((house.offsets(), house.earliest), (vec![], 5));
