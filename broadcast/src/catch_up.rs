@@ -22,9 +22,9 @@ use crate::publication::{Format, Frames, Placed};
 use crate::worker::Worker;
 
 /// What one excerpt holds, about.
-const EXCERPT_BYTES: usize = 64 * 1024;
+const EXCERPT_BYTES: usize = 32 * 1024;
 /// The client has room for the next excerpt while less than this waits for it.
-const WAITING_BYTES_MAX: usize = 128 * 1024;
+const WAITING_BYTES_MAX: usize = 64 * 1024;
 
 /// A session that still reads the log. While it lives, its worker's position moves.
 pub struct CatchUp {

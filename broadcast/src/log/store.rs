@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use shared::event::Event;
 
@@ -54,6 +55,8 @@ impl Store {
     /// It is damaged, not ours, or of a later version.
     pub fn open(path: &Path, is_synced: bool, bounds: Retention) -> Result<Self, StoreError> {
         let connection = Connection::open(path)?;
+        // What is found damaged is left as it is: a close must not write.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         let found: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
         let tables: i64 =
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
