@@ -110,6 +110,7 @@ impl Tickets {
     pub fn open(path: &Path) -> Result<Arc<Self>, StoreError> {
         let connection = Connection::open(path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.execute_batch(
             "CREATE TABLE IF NOT EXISTS tickets (
                 number INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, token BLOB,
