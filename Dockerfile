@@ -12,7 +12,7 @@ ARG UID=1000
 # A new volume takes owner and mode from the folder that it is mounted on.
 RUN groupadd --gid "$UID" fanfare \
     && useradd --uid "$UID" --gid "$UID" --no-create-home --shell /usr/sbin/nologin fanfare \
-    && install -d -o "$UID" -g "$UID" -m 0700 /fanfare/sockets \
+    && install -d -o "$UID" -g "$UID" -m 0700 /fanfare/sockets /fanfare/data \
     && install -d -o "$UID" -g "$UID" -m 0755 /fanfare/tokens /fanfare/certs
 COPY --from=build /src/target/release/fanfare /usr/local/bin/fanfare
 WORKDIR /fanfare

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use broadcast::log::keeper::Durability;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser};
 use jiff::Timestamp;
@@ -43,11 +44,14 @@ fn find_faults() -> Vec<String> {
     faults.extend(broadcast.as_ref().err().map(setting_fault));
     // Both have most settings in common, and so most faults.
     faults.dedup();
+    // In memory nothing is ever written there.
+    let kept = broadcast.as_ref().ok().filter(|it| it.durability != Durability::Memory);
+    faults.extend(kept.and_then(|it| folder_fault("DATA_DIR", &it.data_dir)));
     let common = listen.map(|it| it.common).or(broadcast.map(|it| it.common));
     if let Ok(common) = common {
         faults.extend(token_faults(&common.tokens_file));
         faults.extend(certificate_faults(&common));
-        faults.extend(socket_faults(&common.link));
+        faults.extend(socket_fault(&common.link));
     }
     faults
 }
@@ -116,10 +120,14 @@ fn setting_of(error: &ReadError, [_, key]: &[PathBuf; 2]) -> &'static str {
 }
 
 /// Whether broadcast could make its socket.
-fn socket_faults(link: &LinkAddress) -> Vec<String> {
+fn socket_fault(link: &LinkAddress) -> Option<String> {
     let LinkAddress::Unix(path) = link;
-    // A folder that is not there is made, with all above it.
-    let folder = path.ancestors().skip(1).find(|it| it.as_os_str().is_empty() || it.exists());
+    folder_fault("LINK", path.parent().unwrap_or(path))
+}
+
+/// Whether files could be made in a folder. One that is not there is made, with all above it.
+fn folder_fault(setting: &str, folder: &Path) -> Option<String> {
+    let folder = folder.ancestors().find(|it| it.as_os_str().is_empty() || it.exists());
     let folder = match folder {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -129,9 +137,9 @@ fn socket_faults(link: &LinkAddress) -> Vec<String> {
     } else if access(folder, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         "is not ours to write in"
     } else {
-        return Vec::new();
+        return None;
     };
-    vec![format!("LINK: {} {fault}", folder.display())]
+    Some(format!("{setting}: {} {fault}", folder.display()))
 }
 
 #[cfg(test)]
@@ -169,9 +177,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
-        let at = |path: &Path| socket_faults(&LinkAddress::Unix(path.join("link.sock")));
-        assert!(at(&folder.path().join("not/there/yet")).is_empty());
-        assert!(at(folder.path()).is_empty());
-        assert_eq!(at(&file).len(), 1);
+        let at = |path: &Path| socket_fault(&LinkAddress::Unix(path.join("link.sock")));
+        assert_eq!(at(&folder.path().join("not/there/yet")), None);
+        assert_eq!(at(folder.path()), None);
+        assert!(at(&file).is_some_and(|fault| fault.starts_with("LINK: ")));
+    }
+
+    #[test]
+    fn kept_events_need_a_folder_that_can_be_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let at = |path: &Path| folder_fault("DATA_DIR", path);
+        for good in [folder.path(), &folder.path().join("not/there/yet"), Path::new("data")] {
+            assert_eq!(at(good), None, "{}", good.display());
+        }
+        for bad in [&file, &file.join("data")] {
+            assert_eq!(at(bad), Some(format!("DATA_DIR: {} is not a folder", file.display())));
+        }
     }
 }

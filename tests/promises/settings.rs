@@ -43,7 +43,7 @@ const LISTEN: [(&str, &str); 6] = [
     ("RATE_LIMIT", "0/s"),
 ];
 
-const BROADCAST: [(&str, &str); 14] = [
+const BROADCAST: [(&str, &str); 20] = [
     ("BROADCAST_ADDR", ""),
     ("BROADCAST_ADMIN_ADDR", "here"),
     ("LINK_GROUP", "no-such-group"),
@@ -58,6 +58,12 @@ const BROADCAST: [(&str, &str); 14] = [
     ("MAX_MESSAGE", "big"),
     ("MAX_FRAME_RATE", "0"),
     ("MAX_FRAME_RATE", "1.5"),
+    ("DATA_DIR", "/dev/null/data"),
+    ("DURABILITY", "paper"),
+    ("LOG_MAX_EVENTS", "0"),
+    ("LOG_MAX_BYTES", "1 parsec"),
+    ("LOG_MAX_AGE", "a while"),
+    ("LOG_CACHE_BYTES", "0"),
 ];
 
 #[test]
@@ -206,6 +212,12 @@ fn the_help_names_every_setting_with_its_default() {
         ("MAX_MESSAGE", "64KiB"),
         ("MAX_FRAME_RATE", "1000"),
         ("ALLOWED_ORIGINS", ""),
+        ("DATA_DIR", "./data"),
+        ("DURABILITY", "written"),
+        ("LOG_MAX_EVENTS", "1000000"),
+        ("LOG_MAX_BYTES", "1GiB"),
+        ("LOG_MAX_AGE", "24h"),
+        ("LOG_CACHE_BYTES", "32MiB"),
     ];
     for (process, own) in [("listen", &listen[..]), ("broadcast", &broadcast[..])] {
         // No settings: what the environment holds would be shown in the place of nothing.
