@@ -210,7 +210,9 @@ impl Archive {
             Start::First => whole(self.earliest.load(Ordering::SeqCst)),
             Start::After(cursor) => self.resume(cursor, live),
             Start::Since(wall_us) => {
-                let place = self.place_since(*wall_us).await?.unwrap_or_else(|| self.end());
+                // What is committed while we look is behind this end.
+                let end = self.end();
+                let place = self.place_since(*wall_us).await?.unwrap_or(end);
                 whole(place.max(self.earliest.load(Ordering::SeqCst)))
             }
             Start::Last(count) => {
@@ -289,8 +291,10 @@ impl Archive {
     }
 
     fn report(&self, error: &StoreError) -> ReadError {
-        self.health.is_damaged.store(true, Ordering::Relaxed);
-        log::error!("the log cannot be read: {error}");
+        let is_known = self.health.is_damaged.swap(true, Ordering::Relaxed);
+        // Once: whoever meets it will come back and meet it again.
+        let level = if is_known { log::Level::Debug } else { log::Level::Error };
+        log::log!(level, "the log cannot be read: {error}");
         ReadError::Damaged
     }
 }

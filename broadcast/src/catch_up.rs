@@ -56,6 +56,13 @@ struct Ready {
     place: u64,
 }
 
+impl Ready {
+    fn next_bytes(&self) -> usize {
+        let (start, end) = self.frames.range(self.next);
+        end - start
+    }
+}
+
 /// What became of one turn.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -130,7 +137,11 @@ impl CatchUp {
 
     /// Whether the next turn can do something though nothing has happened.
     pub fn can_go_on(&self) -> bool {
-        matches!(self.work, Work::Nothing | Work::Queue(_)) && self.has_room(0)
+        match &self.work {
+            Work::Nothing => self.has_room(0),
+            Work::Queue(ready) => self.has_room(ready.next_bytes()),
+            Work::Open(_) | Work::Read(_) => false,
+        }
     }
 
     fn has_room(&self, bytes: usize) -> bool {

@@ -49,7 +49,8 @@ pub struct Hub {
 #[derive(Debug)]
 struct Subscriber {
     outbox: Rc<Outbox>,
-    format: &'static Format,
+    /// How its events are written; a watcher has none, for it is only told that there are some.
+    format: Option<&'static Format>,
     /// The place after the last event that was offered: each event is offered once, however many
     /// patterns match it.
     next_offset: u64,
@@ -66,6 +67,15 @@ impl Hub {
 
     /// Takes a session in; it is subscribed to nothing yet.
     pub fn enter(&mut self, outbox: Rc<Outbox>, format: &'static Format) -> SessionId {
+        self.insert(outbox, Some(format))
+    }
+
+    /// Takes a watcher in, that is due when there is something for it, but is sent nothing.
+    pub fn enter_watcher(&mut self, outbox: Rc<Outbox>) -> SessionId {
+        self.insert(outbox, None)
+    }
+
+    fn insert(&mut self, outbox: Rc<Outbox>, format: Option<&'static Format>) -> SessionId {
         let _fatal = Fatal("the hub");
         let subscriber = Subscriber { outbox, format, next_offset: 0, is_due: false, narrow: None };
         SessionId(self.subscribers.insert(subscriber))
@@ -74,7 +84,7 @@ impl Hub {
     /// Another format for a session, from now on.
     pub fn set_format(&mut self, id: SessionId, format: &'static Format) {
         if let Some(subscriber) = self.subscribers.get_mut(id.0) {
-            subscriber.format = format;
+            subscriber.format = Some(format);
         }
     }
 
@@ -179,6 +189,7 @@ impl Hub {
         let mut ids: Vec<SessionId> =
             self.exact.get(event_type).into_iter().flatten().copied().collect();
         self.wild.for_each_match(event_type, &mut |id| ids.push(id));
+        ids.retain(|id| self.subscribers.get(id.0).is_some_and(|it| it.format.is_some()));
         ids.sort_unstable();
         ids.dedup();
         u32::try_from(ids.len()).unwrap_or(u32::MAX)
@@ -244,14 +255,15 @@ impl Offering<'_> {
         if subscriber.narrow.as_ref().is_some_and(|narrow| !narrow.admits(event)) {
             return;
         }
+        let Some(wanted) = subscriber.format else { return subscriber.mark_due(id, self.due) };
         let frames = match self.last {
-            Some((format, frames)) if std::ptr::eq(format, subscriber.format) => frames,
+            Some((format, frames)) if std::ptr::eq(format, wanted) => frames,
             _ => {
-                let Some(frames) = self.publication.frames(subscriber.format) else { return };
+                let Some(frames) = self.publication.frames(wanted) else { return };
                 frames
             }
         };
-        self.last = Some((subscriber.format, frames));
+        self.last = Some((wanted, frames));
         if subscriber.outbox.offer(frames, index).is_ok() {
             *self.deliveries += 1;
         }

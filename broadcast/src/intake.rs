@@ -112,7 +112,7 @@ impl Intake {
         self.receiver.end().await;
         // With the last sender the inbox has gone: the log ends, and tells the workers.
         if tokio::time::timeout(patience, self.log.end()).await.is_err() {
-            ::log::warn!("a worker did not take the last events in time");
+            ::log::warn!("a worker did not take the last events in time, or the disk is slow");
         }
     }
 }

@@ -205,6 +205,9 @@ impl Log {
             let Known { offset, tally } = match known {
                 Some(known) => {
                     self.metrics.retries.inc();
+                    if let Some(tally) = known.tally.as_ref().filter(|_| terms.wants_account) {
+                        tally.tell(&report.progress.moved);
+                    }
                     known
                 }
                 None => {

@@ -308,7 +308,8 @@ impl Uncounted {
             Self::Event { tally, .. } => tally.as_ref(),
             Self::Question { tally, .. } => Some(tally),
         };
-        // Of an event that was accepted before a restart nobody knows whom it was queued to.
+        // An event whose first publisher did not ask was not counted: this time it was queued to
+        // nobody.
         let Some(matched) = tally.map_or(Some(0), |tally| tally.total()) else { return false };
         match self {
             Self::Event { number, offset, .. } => {

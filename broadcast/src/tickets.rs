@@ -19,6 +19,7 @@ use shared::principal::Principal;
 use shared::tokens::Tokens;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::fatal::Fatal;
 use crate::log::store::StoreError;
 
 /// The database's name in the folder of kept events.
@@ -239,6 +240,7 @@ fn read(connection: &Connection) -> Result<Known, StoreError> {
 
 /// Writes what changes, all that waits at once.
 fn keep(connection: &Connection, mut changes: mpsc::Receiver<Change>) {
+    let _fatal = Fatal("the tickets");
     while let Some(first) = changes.blocking_recv() {
         let mut waiting = vec![first];
         while let Ok(next) = changes.try_recv() {

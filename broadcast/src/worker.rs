@@ -143,7 +143,14 @@ impl Worker {
             outputs.resize_with(id.number() + 1, || None);
         }
         if let Some(place) = outputs.get_mut(id.number()) {
-            *place = Some(output);
+            *place = Some(Rc::clone(&output));
+        }
+        drop(outputs);
+        // It makes up for what all sessions were told while this one was let in.
+        let judged = || output.judge(&self.shared.tokens.load_full(), Timestamp::now());
+        let disconnect = if self.is_closed() { Some(Disconnect::Restarting) } else { judged() };
+        if let Some(disconnect) = disconnect {
+            output.hang_up(disconnect);
         }
         arrival
     }

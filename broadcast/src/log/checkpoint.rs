@@ -12,7 +12,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
+use crate::fatal::Fatal;
 use crate::log::store::StoreError;
 
 /// How often one looks whether there is enough to do.
@@ -21,6 +23,8 @@ const EVERY: Duration = Duration::from_millis(200);
 const ENOUGH_BYTES: u64 = 4 * 1024 * 1024;
 /// From this size on, in pages of 4 KiB, the write-ahead log has to be begun anew.
 const PAGES_MAX: i64 = 4 * 1024;
+/// How long readers are waited for while the writer stands aside.
+const READERS_PATIENCE: Duration = Duration::from_millis(100);
 /// Passes beside the writer, each of which leaves less for the last one.
 const PASSES_MAX: usize = 4;
 
@@ -42,15 +46,22 @@ impl Checkpoint {
     /// The database cannot be opened.
     pub fn start(path: &Path, unsaved: Arc<AtomicU64>, pen: Pen) -> Result<Self, StoreError> {
         let connection = Connection::open(path)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.busy_timeout(READERS_PATIENCE)?;
         let (stop, stopped) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
+            let _fatal = Fatal("the checkpoint");
             while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-                if unsaved.load(Ordering::Relaxed) >= ENOUGH_BYTES {
-                    unsaved.store(0, Ordering::Relaxed);
-                    if let Err(error) = save(&connection, &pen) {
-                        log::warn!("a checkpoint failed, it is tried again: {error}");
-                    }
+                let written = unsaved.load(Ordering::Relaxed);
+                if written >= ENOUGH_BYTES {
+                    match save(&connection, &pen) {
+                        Ok(()) => unsaved.fetch_sub(written, Ordering::Relaxed),
+                        Err(error) => {
+                            log::warn!("a checkpoint failed, it is tried again: {error}");
+                            continue;
+                        }
+                    };
                 }
             }
         });
@@ -61,7 +72,7 @@ impl Checkpoint {
 
 impl Drop for Checkpoint {
     fn drop(&mut self) {
-        // It is gone if it has panicked: nothing is lost by that, the file only grows.
+        // The thread waits for nothing else: it is there.
         let _ = self.stop.send(());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -70,22 +81,24 @@ impl Drop for Checkpoint {
 }
 
 fn save(connection: &Connection, pen: &Mutex<()>) -> Result<(), rusqlite::Error> {
+    let mut pages = 0;
     for _ in 0..PASSES_MAX {
-        let (pages, saved) = pass(connection)?;
+        let saved;
+        (pages, saved) = pass(connection, "PASSIVE")?;
         if pages - saved < PAGES_MAX / 64 {
             break;
         }
     }
-    let (pages, saved) = pass(connection)?;
-    if saved < pages && pages >= PAGES_MAX {
+    if pages >= PAGES_MAX {
         let _pen = pen.lock().unwrap_or_else(PoisonError::into_inner);
-        pass(connection)?;
+        // Readers are waited for, too: each of them holds on for a moment only.
+        pass(connection, "RESTART")?;
     }
     Ok(())
 }
 
-/// One checkpoint, as far as it goes beside others; gives the pages of the write-ahead log, and how
-/// many of them are saved.
-fn pass(connection: &Connection) -> Result<(i64, i64), rusqlite::Error> {
-    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))
+/// One checkpoint; gives the pages of the write-ahead log, and how many of them are saved.
+fn pass(connection: &Connection, kind: &str) -> Result<(i64, i64), rusqlite::Error> {
+    let sql = format!("PRAGMA wal_checkpoint({kind})");
+    connection.query_row(&sql, [], |row| Ok((row.get(1)?, row.get(2)?)))
 }

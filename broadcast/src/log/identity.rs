@@ -22,6 +22,8 @@ const RESERVE: u64 = 1 << 20;
 const NAME: &str = "identity.json";
 const NEW_NAME: &str = "identity.json.new";
 const LOCK_NAME: &str = "lock";
+/// The database of kept events.
+pub const DATABASE_NAME: &str = "log.sqlite";
 
 /// A folder that is ours alone while this value lives.
 #[derive(Debug)]
@@ -65,6 +67,8 @@ struct Record {
     starts: u64,
     /// The last offset that the database had when it was opened.
     opened_at: u64,
+    /// The offset behind which new ones were given from then on.
+    begun_at: u64,
     /// Offsets up to this one may have been given.
     reserved: u64,
     /// The boot of the machine in which that was so.
@@ -74,12 +78,14 @@ struct Record {
     is_synced: bool,
     /// The last offset, after a stop that left nothing unsynced.
     stopped_at: Option<u64>,
+    /// Which file the database is.
+    database: Birth,
     /// Which file this is.
     file: Birth,
 }
 
 /// What a copy of a file does not have in common with it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Birth {
     inode: u64,
     /// Nanoseconds since 1970; not every file system keeps it.
@@ -178,7 +184,8 @@ impl Identity {
         is_synced: bool,
         boot: &str,
     ) -> io::Result<(Self, Beginning)> {
-        let known = folder.read().filter(|record| record.is_of(kept));
+        let database = File::open(folder.file(DATABASE_NAME)).and_then(|it| Birth::of(&it))?;
+        let known = folder.read().filter(|record| record.is_of(kept, &database));
         let beginning = match &known {
             Some(record) => record.go_on(kept, boot),
             None => Beginning {
@@ -192,12 +199,14 @@ impl Identity {
             epoch: beginning.epoch.as_str().to_owned(),
             starts: kept.starts + 1,
             opened_at: kept.last,
+            begun_at: beginning.last,
             reserved: beginning.last + RESERVE,
             boot: boot.to_owned(),
             clock_base_ms: beginning.clock.base_ms(),
             is_synced,
             stopped_at: None,
-            file: Birth { inode: 0, born_ns: None },
+            database,
+            file: Birth::default(),
         };
         folder.write(&mut record)?;
         Ok((Self { folder, record }, beginning))
@@ -241,8 +250,9 @@ impl Identity {
 impl Record {
     /// Whether the database is the one that this file was written for, and no older one. Its count
     /// is raised after the file's: it is one behind where a start was cut short.
-    fn is_of(&self, kept: Kept) -> bool {
-        let is_same = kept.starts == self.starts && kept.last >= self.opened_at;
+    fn is_of(&self, kept: Kept, database: &Birth) -> bool {
+        let has_all = self.stopped_at.map_or(kept.last >= self.opened_at, |at| kept.last == at);
+        let is_same = kept.starts == self.starts && has_all && *database == self.database;
         let was_cut_short = kept.starts + 1 == self.starts && kept.last == self.opened_at;
         if !is_same && !was_cut_short {
             log::warn!("the log is not the one that was left here, so a new epoch begins");
@@ -261,7 +271,9 @@ impl Record {
             false => Clock::continuing(kept.age_ms),
         };
         let lost = (!is_whole).then_some(self.reserved);
-        Beginning { epoch, last: lost.unwrap_or(kept.last), whole_from: lost, clock }
+        // After a loss new offsets begin far behind the last one that is kept.
+        let last = lost.unwrap_or(kept.last.max(self.begun_at));
+        Beginning { epoch, last, whole_from: lost, clock }
     }
 }
 

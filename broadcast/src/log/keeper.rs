@@ -12,14 +12,14 @@ use crate::archive::Archive;
 use crate::cursor::Epoch;
 use crate::log::checkpoint::{Checkpoint, Pen};
 use crate::log::clock::Clock;
-use crate::log::identity::{Folder, FolderError, Identity, boot_id};
+use crate::log::identity::{DATABASE_NAME, Folder, FolderError, Identity, boot_id};
 use crate::log::page::Page;
 use crate::log::reader::Reader;
 use crate::log::recent::Recent;
 use crate::log::retention::Retention;
 use crate::log::retries::{self, Known, Retries};
 use crate::log::rows::Oldest;
-use crate::log::store::{self, Store, StoreError};
+use crate::log::store::{Store, StoreError};
 use crate::tickets::{self, Tickets};
 
 /// Threads that read for those who are far behind.
@@ -129,10 +129,16 @@ impl Opened {
                 StartError::Setting { setting: "DATA_DIR".to_owned(), fault: error.to_string() }
             }
         })?;
-        let path = folder.file(store::NAME);
+        let path = folder.file(DATABASE_NAME);
         let tickets_path = folder.file(tickets::NAME);
-        let tickets = Tickets::open(&tickets_path)
-            .map_err(|error| StartError::Log { path: tickets_path, fault: error.to_string() })?;
+        // A page can ask for another ticket: no reason to keep events from anybody.
+        let tickets = Tickets::open(&tickets_path).unwrap_or_else(|error| {
+            log::error!(
+                "{} is left as it is, tickets end with us: {error}",
+                tickets_path.display()
+            );
+            Tickets::in_memory()
+        });
         let damaged =
             |error: StoreError| StartError::Log { path: path.clone(), fault: error.to_string() };
         let is_synced = settings.durability == Durability::Synced;
@@ -148,7 +154,8 @@ impl Opened {
         let pen = Pen::default();
         let checkpoint = Checkpoint::start(&path, store.unsaved_bytes(), Arc::clone(&pen));
         let checkpoint = checkpoint.map_err(damaged)?;
-        let ends = (store.earliest(), store.last());
+        // After a loss of power the next offset is far behind the last one that is kept.
+        let ends = (store.earliest(), store.last().max(beginning.last));
         let readers = readers.map_err(damaged)?;
         let archive = Archive::new(beginning.epoch, ends, whole_from, recent, readers);
         let (events, _) = store.totals();
@@ -167,19 +174,18 @@ impl Opened {
 fn remember(store: &Store, recent: &mut Recent, clock: Clock) -> Result<Retries, StoreError> {
     let now_ms = clock.now_ms();
     let mut retries = Retries::default();
-    let (mut lately, mut count) = (Vec::new(), 0);
-    let mut is_held = true;
-    let mut damaged = None;
+    // The newest first, and of each only what it is known by.
+    let mut lately = Vec::new();
+    let (mut is_held, mut damaged) = (true, None);
     store.for_newest(|page| {
-        let is_late = now_ms - page.accepted.age_ms <= retries::AGE_MS_MAX;
-        if !is_late || count >= retries::EVENTS_MAX {
+        let age_ms = page.accepted.age_ms;
+        if now_ms - age_ms > retries::AGE_MS_MAX || lately.len() >= retries::EVENTS_MAX {
             return false;
         }
         match page.events() {
-            Ok(events) => {
-                count += events.len();
-                lately.push((page.accepted.age_ms, events));
-            }
+            Ok(events) => lately.extend(events.iter().rev().map(|(offset, event)| {
+                (retries.digest(event), Known { offset: *offset, tally: None }, age_ms)
+            })),
             Err(_) => damaged = Some(page.first),
         }
         is_held = is_held && recent.push_older(page);
@@ -188,10 +194,8 @@ fn remember(store: &Store, recent: &mut Recent, clock: Clock) -> Result<Retries,
     if let Some(offset) = damaged {
         return Err(StoreError::Damaged(offset));
     }
-    for (age_ms, events) in lately.into_iter().rev() {
-        for (offset, event) in events {
-            retries.remember(&event, Known { offset, tally: None }, age_ms);
-        }
+    for (digest, known, age_ms) in lately.into_iter().rev() {
+        retries.remember_digest(digest, known, age_ms);
     }
     Ok(retries)
 }
@@ -227,7 +231,10 @@ impl Keeper {
         match &mut self.place {
             Place::Disk { store, .. } => {
                 let _pen = self.pen.lock().unwrap_or_else(PoisonError::into_inner);
-                store.append(&pages, events, now_ms, |it| self.archive.free_up_to(it))?;
+                let appended =
+                    store.append(&pages, events, now_ms, |it| self.archive.free_up_to(it));
+                // What was said to be freed is not, if it was in vain.
+                appended.inspect_err(|_| self.archive.free_up_to(store.earliest()))?;
                 self.archive.extend(pages, last);
             }
             Place::Memory { retention, pages: kept } => {
@@ -250,7 +257,8 @@ impl Keeper {
         match &mut self.place {
             Place::Disk { store, .. } => {
                 let _pen = self.pen.lock().unwrap_or_else(PoisonError::into_inner);
-                store.free_some(now_ms, |it| self.archive.free_up_to(it))
+                let freed = store.free_some(now_ms, |it| self.archive.free_up_to(it));
+                freed.inspect_err(|_| self.archive.free_up_to(store.earliest()))
             }
             Place::Memory { retention, pages } => {
                 forget(retention, pages, now_ms, &self.archive);

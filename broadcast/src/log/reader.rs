@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, 
 use shared::event::Event;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::fatal::Fatal;
 use crate::filter::Filter;
 use crate::log::page::Page;
 use crate::log::rows::{read_page, to_i64, to_u64};
@@ -65,6 +66,7 @@ impl Reader {
         let (jobs, mut waiting) = mpsc::channel::<Job>(QUEUE_MAX);
         let thread = thread::Builder::new().name("reader".to_owned());
         let started = thread.spawn(move || {
+            let _fatal = Fatal("a reader");
             while let Some(job) = waiting.blocking_recv() {
                 job(&mut reading);
             }

@@ -29,7 +29,8 @@ pub struct Retries {
     evicted_early: u64,
 }
 
-type Digest = (u64, u64);
+/// What an event is known by.
+pub type Digest = (u64, u64);
 
 /// What is remembered of an event.
 #[derive(Debug, Clone)]
@@ -57,7 +58,8 @@ impl Retries {
         }
     }
 
-    fn digest(&self, event: &Event) -> Digest {
+    /// What an event is known by.
+    pub fn digest(&self, event: &Event) -> Digest {
         let identity = (&*event.publisher, &*event.source, &*event.id);
         (self.hashers.0.hash_one(identity), self.hashers.1.hash_one(identity))
     }
@@ -71,6 +73,11 @@ impl Retries {
     /// is news: an identity that is used again, without the wish to be recognised, stays the one
     /// that came first.
     pub fn remember(&mut self, event: &Event, known: Known, now_ms: i64) -> bool {
+        self.remember_digest(self.digest(event), known, now_ms)
+    }
+
+    /// The same for an event of which only that is left.
+    pub fn remember_digest(&mut self, digest: Digest, known: Known, now_ms: i64) -> bool {
         while let Some((digest, at_ms)) = self.order.front() {
             let is_over = now_ms - at_ms > AGE_MS_MAX;
             if !is_over && self.order.len() < self.events_max {
@@ -80,7 +87,6 @@ impl Retries {
             self.known.remove(digest);
             self.order.pop_front();
         }
-        let digest = self.digest(event);
         let Entry::Vacant(place) = self.known.entry(digest) else { return false };
         place.insert(known);
         self.order.push_back((digest, now_ms));

@@ -18,8 +18,6 @@ use crate::log::retention::Retention;
 use crate::log::rows::{SCHEMA, free, oldest, read_page, set, to_i64, to_u64};
 use crate::log::segment::{self, Segment};
 
-/// The database's name in its folder.
-pub const NAME: &str = "log.sqlite";
 /// "Fanf": so that no other program's database is taken for ours.
 const APPLICATION_ID: i64 = 0x4661_6e66;
 const VERSION: i64 = 1;
@@ -305,7 +303,7 @@ impl Store {
         // When no event is left, this is all that remembers which offsets were given.
         set(&transaction, "last", to_i64(self.last))?;
         set(&transaction, "age_ms", now_ms)?;
-        before_commit(freed.unwrap_or_default());
+        before_commit(freed.unwrap_or_else(|| retention.oldest().map_or(0, |it| it.first - 1)));
         transaction.commit()?;
         self.retention = retention;
         if self.retention.oldest().is_none() {
@@ -335,8 +333,12 @@ impl Store {
 
     /// Writes all that is in the write-ahead log into the database, and syncs it.
     fn checkpoint(&self) -> Result<(), StoreError> {
-        let run = |row: &Row<'_>| row.get::<_, i64>(0);
-        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], run)?;
+        let run = |row: &Row<'_>| row.get(0);
+        let is_busy: bool =
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], run)?;
+        if is_busy {
+            return Err(StoreError::System("somebody else reads the database".to_owned()));
+        }
         Ok(())
     }
 

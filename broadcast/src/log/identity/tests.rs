@@ -5,7 +5,12 @@ use super::*;
 const BOOT: &str = "boot-1";
 const OTHER_BOOT: &str = "boot-2";
 
+fn database(path: &Path) {
+    fs::File::options().create(true).append(true).open(path.join(DATABASE_NAME)).unwrap();
+}
+
 fn begin(path: &Path, kept: Kept, is_synced: bool, boot: &str) -> (Identity, Beginning) {
+    database(path);
     Identity::begin(Folder::take(path).unwrap(), kept, is_synced, boot).unwrap()
 }
 
@@ -36,6 +41,30 @@ fn after_a_power_loss_no_offset_that_may_have_been_given_is_given_again() {
     let (_, second) = begin(folder.path(), kept(100, 1), false, OTHER_BOOT);
     assert_eq!(second.epoch, first.epoch);
     assert_eq!((second.last, second.whole_from), (RESERVE, Some(RESERVE)));
+}
+
+#[test]
+fn a_start_after_a_power_loss_that_gave_no_offset_is_remembered() {
+    let (folder, _) = used(false);
+    begin(folder.path(), kept(100, 1), false, OTHER_BOOT);
+    let (_, third) = begin(folder.path(), kept(100, 2), false, OTHER_BOOT);
+    assert_eq!((third.last, third.whole_from), (RESERVE, None));
+}
+
+#[test]
+fn an_older_database_after_a_stop_has_another_epoch() {
+    let (folder, first) = used(false);
+    let (identity, _) = begin(folder.path(), kept(100, 1), false, BOOT);
+    identity.end(120).unwrap();
+    assert_ne!(begin(folder.path(), kept(119, 2), false, BOOT).1.epoch, first.epoch);
+}
+
+#[test]
+fn another_database_file_has_another_epoch() {
+    let (folder, first) = used(false);
+    let path = folder.path().join(DATABASE_NAME);
+    fs::rename(&path, folder.path().join("other")).unwrap();
+    assert_ne!(begin(folder.path(), kept(100, 1), false, BOOT).1.epoch, first.epoch);
 }
 
 #[test]

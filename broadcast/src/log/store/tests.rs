@@ -3,6 +3,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
+use crate::log::identity::DATABASE_NAME;
 use crate::log::page::tests::{ACCEPTED, event};
 
 const AGE_MAX: Duration = Duration::from_secs(60);
@@ -20,14 +21,16 @@ struct House {
 impl House {
     fn new(events_max: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join(NAME), false, bounds(events_max)).unwrap();
+        let store =
+            Store::open(&folder.path().join(DATABASE_NAME), false, bounds(events_max)).unwrap();
         Self { folder, store, earliest: 0 }
     }
 
     fn reopen(self, events_max: u64) -> Self {
         let Self { folder, store, earliest } = self;
         drop(store);
-        let store = Store::open(&folder.path().join(NAME), false, bounds(events_max)).unwrap();
+        let store =
+            Store::open(&folder.path().join(DATABASE_NAME), false, bounds(events_max)).unwrap();
         Self { folder, store, earliest }
     }
 
@@ -115,7 +118,7 @@ fn segments_are_counted_like_their_pages() {
 #[test]
 fn another_programs_database_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(NAME);
+    let path = folder.path().join(DATABASE_NAME);
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE mine (a)").unwrap();
     assert!(matches!(Store::open(&path, false, bounds(1)), Err(StoreError::Foreign)));
     std::fs::write(&path, b"no database").unwrap();

@@ -24,16 +24,13 @@ use crate::hub::SessionId;
 use crate::log::reader::Excerpt;
 use crate::outbox::Outbox;
 use crate::outputs::events::PageRule;
-use crate::publication::{Format, Placed, Slot};
+use crate::publication::Placed;
 use crate::session::Session;
 use crate::subscription::Subscription;
 use crate::worker::{Output, Worker};
 
 /// A page takes no further event beyond so many bytes.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
-
-/// Nobody reads these frames: they only tell that there is something.
-static TOLD: Format = Format::new(Slot::Native, |_, _| {});
 
 /// Answers with a page; `query` is what the next page's query begins with.
 ///
@@ -142,11 +139,9 @@ struct Watcher {
 
 impl Watch {
     fn begin(worker: &Rc<Worker>, principal: Arc<Principal>, subscription: &Subscription) -> Self {
-        // One event is enough to know; whatever comes behind it does not fit, and need not.
         let outbox = Rc::new(Outbox::new(1, &worker.shared.memory));
-        outbox.set_stuck(true);
         let (id, session) = worker.with_hub(|hub| {
-            let id = hub.enter(outbox, &TOLD);
+            let id = hub.enter_watcher(outbox);
             let mut session = Session::new(id, principal);
             hub.narrow(id, subscription.narrow.clone());
             session.subscribe(subscription.patterns.clone(), hub);

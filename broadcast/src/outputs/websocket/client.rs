@@ -92,7 +92,6 @@ impl Client {
             is_deaf: false,
             admission,
         };
-        client.connection.catch_up();
         if is_known {
             client.settle();
         } else {

@@ -78,17 +78,6 @@ impl Connection {
         })
     }
 
-    /// Makes up for what the worker told all its sessions while this one's upgrade was answered.
-    pub(super) fn catch_up(&self) {
-        if self.worker.is_closed() {
-            return self.hang_up(Disconnect::Restarting);
-        }
-        let tokens = self.worker.shared.tokens.load_full();
-        if let Some(disconnect) = self.judge(&tokens, Timestamp::now()) {
-            self.hang_up(disconnect);
-        }
-    }
-
     /// Where the task is to be woken.
     pub(super) fn remember(&self, waker: &Waker) {
         let mut kept = self.waker.borrow_mut();
