@@ -6,7 +6,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use shared::event::Time;
+
 use crate::cursor::{Cursor, Epoch};
+use crate::disconnect::Disconnect;
 use crate::filter::Filter;
 use crate::log::page::Page;
 use crate::log::reader::{Backward, Excerpt, Gathering, LookBack, Reader, Reading};
@@ -15,6 +18,9 @@ use crate::log::store::StoreError;
 
 /// What one look into memory goes through, at most: it is done on a thread that serves others.
 const RECENT_BYTES_MAX: usize = 128 * 1024;
+
+/// WIRE §1.3: so many events can be asked for as the last ones.
+const LAST_MAX: usize = 10_000;
 
 /// The kept events of one epoch.
 #[derive(Debug)]
@@ -56,6 +62,41 @@ pub enum Start {
     /// With the last so many that are wanted.
     Last(usize),
 }
+
+impl Start {
+    /// Reads where to begin, which may be said in one way at most; `None` if nothing is said.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]: something is malformed, or too much is said.
+    pub fn read(
+        after: Option<&str>,
+        since: Option<&str>,
+        last: Option<&str>,
+    ) -> Result<Option<Self>, StartError> {
+        match (after, since, last) {
+            (None, None, None) => Ok(None),
+            (Some("first"), None, None) => Ok(Some(Self::First)),
+            (Some(cursor), None, None) => {
+                cursor.parse().map(|cursor| Some(Self::After(cursor))).map_err(|_| StartError)
+            }
+            (None, Some(since), None) => {
+                let since = Time::parse(since).map_err(|_| StartError)?;
+                Ok(Some(Self::Since(since.wall_us())))
+            }
+            (None, None, Some(last)) if last.bytes().all(|byte| byte.is_ascii_digit()) => {
+                let last = last.parse().ok().filter(|last| *last <= LAST_MAX);
+                last.map(|last| Some(Self::Last(last))).ok_or(StartError)
+            }
+            _ => Err(StartError),
+        }
+    }
+}
+
+/// Nobody can begin there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("where to begin is malformed, or said in two ways")]
+pub struct StartError;
 
 /// Where a stream begins, found out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +155,11 @@ impl Archive {
         self.earliest.load(Ordering::SeqCst).max(self.whole_from)
     }
 
+    /// The place before the oldest kept event, whatever was lost behind it.
+    pub fn kept_from(&self) -> u64 {
+        self.earliest.load(Ordering::SeqCst)
+    }
+
     /// What is wrong.
     pub fn health(&self) -> &Health {
         &self.health
@@ -158,7 +204,7 @@ impl Archive {
         bytes_max: usize,
     ) -> Result<Option<Excerpt>, ReadError> {
         let Some(pages) = self.recent().behind(after, RECENT_BYTES_MAX) else { return Ok(None) };
-        if after < self.earliest.load(Ordering::SeqCst) {
+        if after < self.kept_from() {
             return Err(ReadError::Freed);
         }
         let mut gathering = Gathering::new(after, filter, bytes_max);
@@ -187,7 +233,7 @@ impl Archive {
         let filter = Arc::clone(filter);
         let excerpt = self.ask(move |reading| reading.read(after, &filter, bytes_max)).await?;
         // What was freed meanwhile may be missing: the log says so before it frees.
-        if after < self.earliest.load(Ordering::SeqCst) {
+        if after < self.kept_from() {
             return Err(ReadError::Freed);
         }
         Ok(excerpt)
@@ -207,13 +253,13 @@ impl Archive {
         let whole = |place| Opening { place, recovered: Some(Recovery::Whole) };
         Ok(match start {
             Start::Live => Opening { place: live, recovered: None },
-            Start::First => whole(self.earliest.load(Ordering::SeqCst)),
+            Start::First => whole(self.kept_from()),
             Start::After(cursor) => self.resume(cursor, live),
             Start::Since(wall_us) => {
                 // What is committed while we look is behind this end.
                 let end = self.end();
                 let place = self.place_since(*wall_us).await?.unwrap_or(end);
-                whole(place.max(self.earliest.load(Ordering::SeqCst)))
+                whole(place.max(self.kept_from()))
             }
             Start::Last(count) => {
                 Opening { place: self.place_of_last(*count, filter).await?, recovered: None }
@@ -223,7 +269,7 @@ impl Archive {
 
     /// WIRE §1.3: what follows a cursor that is not ours, or not whole, is what is kept after it.
     fn resume(&self, cursor: &Cursor, live: u64) -> Opening {
-        let (end, kept_from) = (self.end(), self.earliest.load(Ordering::SeqCst));
+        let (end, kept_from) = (self.end(), self.kept_from());
         let earliest = self.earliest();
         let broken = |place| Opening { place, recovered: Some(Recovery::Broken { earliest }) };
         if cursor.epoch != self.epoch || cursor.offset > end {
@@ -269,14 +315,18 @@ impl Archive {
             let filter = Arc::clone(filter);
             return self.ask(move |reading| reading.look_back(from, wanted, &filter)).await;
         }
+        // Others on this thread have their turn between the steps.
+        tokio::task::yield_now().await;
+        let pages = self.recent().before(from, RECENT_BYTES_MAX);
         let mut back = Backward::new(from, wanted, filter);
-        let pages: Vec<Page> = self.recent().newest_first().cloned().collect();
-        for page in pages.iter().filter(|page| page.first <= from) {
+        for page in &pages {
             if !back.take(page).map_err(|error| self.report(&error))? {
                 return Ok(back.result());
             }
         }
-        Ok(LookBack { rest: None, ..back.result() })
+        let is_end = pages.is_empty();
+        let result = back.result();
+        Ok(LookBack { rest: result.rest.filter(|_| !is_end), ..result })
     }
 
     async fn ask<T: Send + 'static>(
@@ -308,6 +358,16 @@ pub enum ReadError {
     /// The log is damaged, or its disk is.
     #[error("the log cannot be read")]
     Damaged,
+}
+
+impl From<ReadError> for Disconnect {
+    fn from(error: ReadError) -> Self {
+        match error {
+            // It may come back, and be told that it has missed something.
+            ReadError::Freed => Self::SlowConsumer,
+            ReadError::Damaged => Self::Internal,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 
 use shared::pattern::Pattern;
 
-use crate::archive::{Opening, ReadError, Start};
+use crate::archive::{Opening, ReadError, Recovery, Start};
 use crate::filter::{Filter, Narrow};
 use crate::log::reader::Excerpt;
 use crate::outbox::Outbox;
@@ -35,6 +35,9 @@ pub struct CatchUp {
     filter: Arc<Filter>,
     /// What is wanted up to here is queued.
     place: u64,
+    /// Nothing was queued yet, and it begins with whatever is kept: if that is freed meanwhile, it
+    /// begins with what is kept then.
+    is_free_to_begin: bool,
     work: Work,
 }
 
@@ -87,6 +90,7 @@ impl CatchUp {
             hub.position()
         });
         let filter = Arc::new(Filter::new(&patterns, narrow));
+        let is_first = start == Start::First;
         let (archive, wanted) = (Arc::clone(&worker.shared.archive), Arc::clone(&filter));
         let open = async move { archive.open(&start, &wanted, live).await };
         Self {
@@ -96,6 +100,7 @@ impl CatchUp {
             patterns,
             filter,
             place: 0,
+            is_free_to_begin: is_first,
             work: Work::Open(Box::pin(open)),
         }
     }
@@ -162,6 +167,8 @@ impl CatchUp {
                 self.work = Work::Nothing;
                 Poll::Ready(opened.map(|opening| {
                     self.place = opening.place;
+                    self.is_free_to_begin |=
+                        matches!(opening.recovered, Some(Recovery::Broken { .. }));
                     Turn::Opened(opening)
                 }))
             }
@@ -200,7 +207,7 @@ impl CatchUp {
                 self.work = Work::Read(Box::pin(read));
                 self.poll(cx)
             }
-            Err(error) => Poll::Ready(Err(error)),
+            Err(error) => self.take(Err(error), cx),
         }
     }
 
@@ -211,6 +218,11 @@ impl CatchUp {
     ) -> Poll<Result<Turn, ReadError>> {
         let excerpt = match excerpt {
             Ok(excerpt) => excerpt,
+            Err(ReadError::Freed) if self.is_free_to_begin => {
+                self.place = self.place.max(self.worker.shared.archive.kept_from());
+                self.work = Work::Nothing;
+                return self.yield_now(cx);
+            }
             Err(error) => return Poll::Ready(Err(error)),
         };
         let Excerpt { events, place } = excerpt;
@@ -249,6 +261,7 @@ impl CatchUp {
             next += 1;
         }
         self.worker.count_deliveries(next - begun);
+        self.is_free_to_begin &= next == 0;
         if let Work::Queue(ready) = &mut self.work {
             ready.next = next;
             if next == ready.offsets.len() {

@@ -155,6 +155,18 @@ impl Outbox {
         self.bytes.set(queue.iter().map(Entry::len).sum());
     }
 
+    /// Gives up all that waits: the session ends without a last word.
+    pub fn give_up(&self) {
+        self.close();
+        self.queue.borrow_mut().clear();
+        self.bytes.set(0);
+    }
+
+    /// The session is ending: no room can be won by ending it.
+    pub fn close(&self) {
+        self.is_closed.set(true);
+    }
+
     /// Says whether the client's socket takes bytes now. While it does not, what waits is kept in
     /// copies where it would otherwise hold on to much larger buffers.
     pub fn set_stuck(&self, is_stuck: bool) {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use actix_http::ConnectionType;
 use actix_web::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    AUTHORIZATION, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, HeaderValue, ORIGIN, VARY,
 };
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Data, Payload};
@@ -23,6 +23,7 @@ use crate::archive::Start;
 use crate::disconnect::Disconnect;
 use crate::outputs::events::page::PageError;
 use crate::outputs::events::{Query, QueryError, page, sse};
+use crate::outputs::websocket::Wish;
 use crate::refusal::Refusal;
 use crate::tickets::{Hold, TicketError};
 use crate::worker::Worker;
@@ -113,8 +114,9 @@ async fn route(
         Behind::Events => events(request, payload, outputs, is_upgrade).await,
         Behind::WebSocket | Behind::Health => {
             let shown = outputs.authenticate(request, Refusing::Upgrade).await?;
-            let principal = shown.map(|shown| shown.principal);
-            websocket::upgrade(request, payload, outputs, principal, None).await
+            let (principal, hold) = shown.map(|it| (it.principal, it.hold)).unzip();
+            let wish = Wish { principal, hold: hold.flatten(), subscription: None };
+            websocket::upgrade(request, payload, outputs, wish).await
         }
     }
 }
@@ -138,10 +140,14 @@ async fn events(
     let otherwise = if is_stream { Start::Live } else { Start::First };
     let subscription = query.subscription(request, &principal, patterns_max, otherwise)?;
     if is_upgrade {
-        return websocket::upgrade(request, payload, outputs, Some(principal), Some(subscription))
-            .await;
+        let wish = Wish { principal: Some(principal), hold, subscription: Some(subscription) };
+        return websocket::upgrade(request, payload, outputs, wish).await;
     }
     if !is_stream {
+        // A ticket is good for a stream.
+        if hold.is_some() {
+            return Err(Refusal::Unauthorized("UNAUTHENTICATED"));
+        }
         let (rule, link) = (query.page()?, events::without_start(request.query_string()));
         return Ok(page::answer(worker, principal, subscription, rule, &link).await?);
     }
@@ -236,13 +242,17 @@ impl Outputs {
 
     /// Lets the pages of allowed origins read the answer. Without a list nobody's pages can.
     fn share(&self, request: &HttpRequest, response: &mut HttpResponse) {
-        let origin = request.headers().get(ORIGIN);
-        if let Some(origin) = origin.filter(|_| !self.allowed_origins.is_empty())
+        if self.allowed_origins.is_empty() {
+            return;
+        }
+        let headers = response.headers_mut();
+        headers.insert(VARY, HeaderValue::from_static("Origin"));
+        if let Some(origin) = request.headers().get(ORIGIN)
             && self.judge_origin(request).is_ok()
         {
-            let headers = response.headers_mut();
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            headers.insert(VARY, HeaderValue::from_static("Origin"));
+            let exposed = HeaderValue::from_static("Link, Gateway-Recovered, Gateway-Earliest");
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
         }
     }
 
@@ -266,7 +276,9 @@ impl Outputs {
             (Credentials::Absent, None) => return Ok(None),
             (Credentials::Absent, Some(ticket)) => {
                 let tickets = &self.worker.shared.tickets;
-                match tickets.admit(&ticket, &tokens, Instant::now()).await {
+                let (path, query) = (request.path(), request.query_string());
+                let stream = format!("{path}?{}", events::without_start(query));
+                match tickets.admit(&ticket, &stream, &tokens, Instant::now()).await {
                     Ok((principal, hold)) => {
                         return Ok(Some(Shown { principal, hold: Some(hold) }));
                     }

@@ -4,7 +4,7 @@
 //! and from then on it is good for that stream alone, for as long as its token lives. Kept as
 //! digests; those of opened streams survive a restart, or every page would have to be loaded again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,18 +44,31 @@ pub struct Tickets {
 #[derive(Debug, Default)]
 struct Known {
     by_digest: HashMap<Digest, Ticket>,
-    /// Numbers tickets in the order in which they were given.
-    given: u64,
-    order: std::collections::BTreeMap<u64, Digest>,
+    /// Numbers tickets in the order in which they were given or opened.
+    last_number: u64,
+    /// The one that was not used for longest first.
+    order: BTreeMap<u64, Digest>,
+    /// Those that wait for their streams, the oldest first.
+    waiting: VecDeque<Digest>,
 }
 
 #[derive(Debug)]
 struct Ticket {
     token: Option<Digest>,
-    /// Since when it waits for its stream; none once that was opened.
-    waits_since: Option<Instant>,
+    use_of: Use,
+    /// Its number in the order of use.
+    number: u64,
     /// Counts the openings of its stream: only the last one counts.
     openings: Arc<AtomicU64>,
+}
+
+/// What became of a ticket.
+#[derive(Debug, Clone, Copy)]
+enum Use {
+    /// It waits for its stream since then.
+    WaitsSince(Instant),
+    /// It is good for this stream: the digest of what was asked for.
+    Opened(Digest),
 }
 
 /// A stream's hold on its ticket.
@@ -82,7 +95,7 @@ struct Change {
 #[derive(Debug)]
 enum What {
     Give(Digest, Option<Digest>),
-    Open(Digest),
+    Open(Digest, Digest),
     Forget(Digest),
 }
 
@@ -114,8 +127,7 @@ impl Tickets {
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.execute_batch(
             "CREATE TABLE IF NOT EXISTS tickets (
-                number INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, token BLOB,
-                is_open INTEGER NOT NULL
+                number INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, token BLOB, stream BLOB
             ) STRICT",
         )?;
         let known = read(&connection)?;
@@ -143,7 +155,7 @@ impl Tickets {
         }
         let text = URL_SAFE_NO_PAD.encode(secret);
         let digest = Digest::of(&text);
-        let forgotten = self.known().give(digest, principal.digest, Some(now));
+        let forgotten = self.known().give(digest, principal.digest, Use::WaitsSince(now), now);
         for old in forgotten {
             self.note(What::Forget(old)).await;
         }
@@ -151,7 +163,8 @@ impl Tickets {
         Ok(text)
     }
 
-    /// Opens the stream of a ticket, for the first time or again.
+    /// Opens the stream of a ticket, for the first time or again. `stream` is what is asked for, but
+    /// for where to begin: that moves from reconnect to reconnect.
     ///
     /// # Errors
     ///
@@ -159,14 +172,15 @@ impl Tickets {
     pub async fn admit(
         &self,
         text: &str,
+        stream: &str,
         tokens: &Tokens,
         now: Instant,
     ) -> Result<(Arc<Principal>, Hold), TicketError> {
-        let digest = Digest::of(text);
-        let (principal, hold, is_first) = self.known().admit(&digest, tokens, now)?;
+        let (digest, stream) = (Digest::of(text), Digest::of(stream));
+        let (principal, hold, is_first) = self.known().admit(&digest, stream, tokens, now)?;
         if is_first {
             // A restart must not forget a stream that its client believes to be open.
-            self.note(What::Open(digest)).await;
+            self.note(What::Open(digest, stream)).await;
         }
         Ok((principal, hold))
     }
@@ -182,42 +196,77 @@ impl Tickets {
 }
 
 impl Known {
-    /// Takes a ticket in; gives those that had to go for it.
+    /// Takes a ticket in; gives those that had to go: for their time is over, or for it.
     fn give(
         &mut self,
         digest: Digest,
         token: Option<Digest>,
-        waits_since: Option<Instant>,
+        use_of: Use,
+        now: Instant,
     ) -> Vec<Digest> {
-        self.given += 1;
-        self.order.insert(self.given, digest);
-        self.by_digest.insert(digest, Ticket { token, waits_since, openings: Arc::default() });
         let mut forgotten = Vec::new();
-        while self.by_digest.len() > TICKETS_MAX
-            && let Some((_, oldest)) = self.order.pop_first()
-        {
-            self.by_digest.remove(&oldest);
-            forgotten.push(oldest);
+        while let Some(oldest) = self.waiting.front().copied() {
+            let ticket = self.by_digest.get(&oldest).map(|ticket| ticket.use_of);
+            let is_over = |since| now.saturating_duration_since(since) > UNOPENED_MAX;
+            match ticket {
+                Some(Use::WaitsSince(since)) if !is_over(since) => break,
+                Some(Use::WaitsSince(_)) => forgotten.extend(self.forget(&oldest)),
+                Some(Use::Opened(_)) | None => {}
+            }
+            self.waiting.pop_front();
         }
+        while self.by_digest.len() >= TICKETS_MAX
+            && let Some((_, unused)) = self.order.first_key_value()
+        {
+            let unused = *unused;
+            forgotten.extend(self.forget(&unused));
+        }
+        if matches!(use_of, Use::WaitsSince(_)) {
+            self.waiting.push_back(digest);
+        }
+        let number = self.next_number(digest);
+        let openings = Arc::default();
+        self.by_digest.insert(digest, Ticket { token, use_of, number, openings });
         forgotten
+    }
+
+    fn next_number(&mut self, digest: Digest) -> u64 {
+        self.last_number += 1;
+        self.order.insert(self.last_number, digest);
+        self.last_number
+    }
+
+    fn forget(&mut self, digest: &Digest) -> Option<Digest> {
+        let ticket = self.by_digest.remove(digest)?;
+        self.order.remove(&ticket.number);
+        Some(*digest)
     }
 
     fn admit(
         &mut self,
         digest: &Digest,
+        stream: Digest,
         tokens: &Tokens,
         now: Instant,
     ) -> Result<(Arc<Principal>, Hold, bool), TicketError> {
         let ticket = self.by_digest.get_mut(digest).ok_or(TicketError::Unknown)?;
-        if ticket.waits_since.is_some_and(|since| now - since > UNOPENED_MAX) {
-            return Err(TicketError::Unknown);
-        }
+        let is_first = match ticket.use_of {
+            Use::WaitsSince(since) if now - since <= UNOPENED_MAX => true,
+            Use::Opened(opened) if opened == stream => false,
+            Use::WaitsSince(_) | Use::Opened(_) => return Err(TicketError::Unknown),
+        };
         let principal = tokens.principal_of(ticket.token.as_ref());
         let principal = principal.filter(|it| !it.is_expired(jiff::Timestamp::now()));
         let principal = principal.ok_or(TicketError::Withdrawn)?;
-        let is_first = ticket.waits_since.take().is_some();
+        ticket.use_of = Use::Opened(stream);
         let opening = ticket.openings.fetch_add(1, Ordering::Relaxed) + 1;
         let hold = Hold { openings: Arc::clone(&ticket.openings), opening };
+        let old_number = ticket.number;
+        self.order.remove(&old_number);
+        let number = self.next_number(*digest);
+        if let Some(ticket) = self.by_digest.get_mut(digest) {
+            ticket.number = number;
+        }
         Ok((principal, hold, is_first))
     }
 }
@@ -226,14 +275,15 @@ impl Known {
 fn read(connection: &Connection) -> Result<Known, StoreError> {
     let mut known = Known::default();
     let mut statement =
-        connection.prepare("SELECT digest, token, is_open FROM tickets ORDER BY number")?;
+        connection.prepare("SELECT digest, token, stream FROM tickets ORDER BY number")?;
     let mut rows = statement.query([])?;
     let now = Instant::now();
     while let Some(row) = rows.next()? {
         let digest = Digest::from_bytes(row.get(0)?);
         let token: Option<[u8; 32]> = row.get(1)?;
-        let is_open: bool = row.get(2)?;
-        known.give(digest, token.map(Digest::from_bytes), (!is_open).then_some(now));
+        let stream: Option<[u8; 32]> = row.get(2)?;
+        let use_of = stream.map_or(Use::WaitsSince(now), |it| Use::Opened(Digest::from_bytes(it)));
+        known.give(digest, token.map(Digest::from_bytes), use_of, now);
     }
     Ok(known)
 }
@@ -261,14 +311,13 @@ fn write(connection: &Connection, changes: &[Change]) -> Result<(), rusqlite::Er
     for Change { what, .. } in changes {
         match what {
             What::Give(digest, token) => {
-                let sql = "INSERT OR REPLACE INTO tickets (digest, token, is_open) \
-                    VALUES (?1, ?2, 0)";
+                let sql = "INSERT OR REPLACE INTO tickets (digest, token) VALUES (?1, ?2)";
                 let token = token.as_ref().map(Digest::as_bytes);
                 transaction.execute(sql, params![digest.as_bytes(), token])?;
             }
-            What::Open(digest) => {
-                let sql = "UPDATE tickets SET is_open = 1 WHERE digest = ?1";
-                transaction.execute(sql, params![digest.as_bytes()])?;
+            What::Open(digest, stream) => {
+                let sql = "UPDATE tickets SET stream = ?2 WHERE digest = ?1";
+                transaction.execute(sql, params![digest.as_bytes(), stream.as_bytes()])?;
             }
             What::Forget(digest) => {
                 let sql = "DELETE FROM tickets WHERE digest = ?1";
@@ -304,16 +353,19 @@ mod tests {
         let now = Instant::now();
         let (good, late) = (ticket(&tickets, now).await, ticket(&tickets, now).await);
         let tokens = tokens(LINE);
-        let (principal, first) = tickets.admit(&good, &tokens, now).await.unwrap();
+        let (principal, first) = tickets.admit(&good, "a", &tokens, now).await.unwrap();
         assert_eq!(&*principal.name, "all");
         let later = now + Duration::from_secs(31);
-        assert_eq!(tickets.admit(&late, &tokens, later).await.unwrap_err(), TicketError::Unknown);
+        let refused = async |text: &str, stream: &str, tokens: &Tokens| {
+            tickets.admit(text, stream, tokens, later).await.unwrap_err()
+        };
+        assert_eq!(refused(&late, "a", &tokens).await, TicketError::Unknown);
+        assert_eq!(refused(&good, "another", &tokens).await, TicketError::Unknown);
         assert!(!first.is_superseded());
-        let (_, second) = tickets.admit(&good, &tokens, later).await.unwrap();
+        let (_, second) = tickets.admit(&good, "a", &tokens, later).await.unwrap();
         assert!(first.is_superseded() && !second.is_superseded());
-        let none = Tokens::default();
-        assert_eq!(tickets.admit(&good, &none, later).await.unwrap_err(), TicketError::Withdrawn);
-        assert_eq!(tickets.admit("x", &none, later).await.unwrap_err(), TicketError::Unknown);
+        assert_eq!(refused(&good, "a", &Tokens::default()).await, TicketError::Withdrawn);
+        assert_eq!(refused("x", "a", &tokens).await, TicketError::Unknown);
     }
 
     #[tokio::test]
@@ -324,20 +376,29 @@ mod tests {
         let tickets = Tickets::open(&path).unwrap();
         let text = ticket(&tickets, now).await;
         let tokens = tokens(LINE);
-        tickets.admit(&text, &tokens, now).await.unwrap();
+        tickets.admit(&text, "a", &tokens, now).await.unwrap();
         drop(tickets);
         let again = Tickets::open(&path).unwrap();
         let later = now + Duration::from_secs(3600);
-        assert!(again.admit(&text, &tokens, later).await.is_ok());
+        assert!(again.admit(&text, "b", &tokens, later).await.is_err());
+        assert!(again.admit(&text, "a", &tokens, later).await.is_ok());
     }
 
     #[test]
-    fn the_oldest_is_forgotten_when_there_are_too_many() {
+    fn those_that_were_not_opened_go_first_and_then_those_not_used_for_longest() {
         let mut known = Known::default();
         let digest = |number: usize| Digest::of(&number.to_string());
-        for number in 0..TICKETS_MAX {
-            assert!(known.give(digest(number), None, None).is_empty());
+        let now = Instant::now();
+        let opened = Use::Opened(digest(0));
+        known.give(digest(0), None, Use::WaitsSince(now), now);
+        for number in 1..TICKETS_MAX {
+            assert!(known.give(digest(number), None, opened, now).is_empty());
         }
-        assert_eq!(known.give(digest(TICKETS_MAX), None, None), [digest(0)]);
+        let later = now + Duration::from_secs(31);
+        assert_eq!(known.give(digest(TICKETS_MAX), None, opened, later), [digest(0)]);
+        let tokens = tokens("anonymous");
+        assert!(known.admit(&digest(1), digest(0), &tokens, later).is_ok());
+        assert_eq!(known.give(digest(TICKETS_MAX + 1), None, opened, later), [digest(2)]);
+        assert_eq!(known.order.len(), known.by_digest.len());
     }
 }

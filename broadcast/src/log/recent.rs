@@ -76,6 +76,19 @@ impl Recent {
         Some(pages.cloned().collect())
     }
 
+    /// The pages with the events up to an offset, the newest first, up to so many bytes but at least
+    /// one.
+    pub fn before(&self, offset: u64, bytes_max: usize) -> Vec<Page> {
+        let count = self.pages.partition_point(|page| page.first <= offset);
+        let mut bytes = 0;
+        let pages = self.pages.iter().take(count).rev().take_while(|page| {
+            let has_room = bytes == 0 || bytes + page.bytes.len() <= bytes_max;
+            bytes += page.bytes.len();
+            has_room
+        });
+        pages.cloned().collect()
+    }
+
     /// All pages, the newest first.
     pub fn newest_first(&self) -> impl Iterator<Item = &Page> {
         self.pages.iter().rev()
@@ -111,6 +124,9 @@ mod tests {
         assert_eq!(firsts(recent.behind(12, 1)), Some(vec![13]));
         assert_eq!(firsts(recent.behind(14, 1)), Some(vec![]));
         assert_eq!(recent.newest_first().map(|it| it.first).collect::<Vec<_>>(), [14, 13, 12]);
+        let before = |offset, bytes| firsts(Some(recent.before(offset, bytes))).unwrap();
+        assert_eq!(before(13, 1000), [13, 12]);
+        assert_eq!((before(99, 1), before(11, 1000)), (vec![14], vec![]));
         recent.free_oldest();
         assert_eq!((recent.after(), recent.oldest().map(|it| it.first)), (12, Some(13)));
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{ACCEPT, HeaderMap};
-use shared::event::Time;
 use shared::pattern::Pattern;
 use shared::principal::Principal;
 
@@ -18,8 +17,6 @@ use crate::subscription::Subscription;
 pub mod page;
 pub mod sse;
 
-/// WIRE §1.3: so many events can be asked for as the last ones.
-const LAST_MAX: usize = 10_000;
 /// WIRE §3.2: events of a page where nothing is said.
 const LIMIT: usize = 100;
 /// Events of a page, whatever is said.
@@ -152,25 +149,13 @@ impl Query {
     /// Where to begin. What a browser has seen last, and says in a header, goes before the query,
     /// which stays the same at each reconnect.
     fn start(&self, request: &HttpRequest) -> Result<Option<Start>, QueryError> {
-        let resume = |_| QueryError::Resume;
         if let Some(last) = request.headers().get("last-event-id").filter(|it| !it.is_empty()) {
             let last = last.to_str().map_err(|_| QueryError::Resume)?;
-            return Ok(Some(Start::After(Cursor::from_str(last).map_err(resume)?)));
+            let cursor = Cursor::from_str(last).map_err(|_| QueryError::Resume)?;
+            return Ok(Some(Start::After(cursor)));
         }
-        Ok(match (&self.after, &self.since, &self.last) {
-            (None, None, None) => None,
-            (Some(after), None, None) if after == "first" => Some(Start::First),
-            (Some(after), None, None) => Some(Start::After(after.parse().map_err(resume)?)),
-            (None, Some(since), None) => {
-                let since = Time::parse(since.as_str()).map_err(|_| QueryError::Resume)?;
-                Some(Start::Since(since.wall_us()))
-            }
-            (None, None, Some(last)) => {
-                let last = number(last).filter(|last| *last <= LAST_MAX);
-                Some(Start::Last(last.ok_or(QueryError::Resume)?))
-            }
-            _ => return Err(QueryError::Resume),
-        })
+        let (after, since) = (self.after.as_deref(), self.since.as_deref());
+        Start::read(after, since, self.last.as_deref()).map_err(|_| QueryError::Resume)
     }
 
     /// How a page is asked for.
@@ -202,11 +187,11 @@ impl Query {
     }
 }
 
-/// A query without what says where to begin, to be gone on with.
+/// A query without what says where to begin, and without a secret: what makes a stream this stream.
 pub fn without_start(query: &str) -> String {
     let mut rest = form_urlencoded::Serializer::new(String::new());
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        if !matches!(&*name, "after" | "since" | "last") {
+        if !matches!(&*name, "after" | "since" | "last" | "ticket") {
             rest.append_pair(&name, &value);
         }
     }

@@ -31,6 +31,7 @@ use crate::outputs::websocket::client::Client;
 use crate::outputs::{CanUpgrade, Outputs, mark_can_upgrade};
 use crate::refusal::Refusal;
 use crate::subscription::Subscription;
+use crate::tickets::Hold;
 use crate::worker::Worker;
 
 pub mod client;
@@ -44,9 +45,18 @@ pub mod reader;
 #[derive(Debug)]
 pub struct Beginning {
     place: Place,
-    principal: Option<Arc<Principal>>,
-    /// What the client wants, if it has asked in its request.
-    subscription: Option<Subscription>,
+    wish: Wish,
+}
+
+/// What a client has shown and asked for in its request.
+#[derive(Debug)]
+pub struct Wish {
+    /// Who it is, if it has shown that.
+    pub principal: Option<Arc<Principal>>,
+    /// Its hold on the ticket that it has shown, if it was one.
+    pub hold: Option<Hold>,
+    /// What it wants, if it has said so.
+    pub subscription: Option<Subscription>,
 }
 
 /// Whether a request asks for this protocol, and not for none or another (RFC 9110 §7.8).
@@ -61,8 +71,7 @@ pub async fn upgrade(
     request: &HttpRequest,
     payload: Payload,
     outputs: &Outputs,
-    principal: Option<Arc<Principal>>,
-    subscription: Option<Subscription>,
+    wish: Wish,
 ) -> Result<HttpResponse, Refusal> {
     let is_takeable = request.extensions().get::<CanUpgrade>().is_some();
     if !is_takeable || request.version() < Version::HTTP_11 {
@@ -82,7 +91,7 @@ pub async fn upgrade(
             .map_err(|_| Refusal::InvalidRequest)?;
     // The library's way to write is not ours: its body would be polled for ever.
     response = response.set_body(BoxBody::new(()));
-    response.extensions_mut().insert(Beginning { place, principal, subscription });
+    response.extensions_mut().insert(Beginning { place, wish });
     Ok(response)
 }
 

@@ -10,7 +10,7 @@ use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LINK};
 use jiff::Timestamp;
-use shared::event::Event;
+use shared::memory::Held;
 use shared::principal::Principal;
 use shared::tokens::Tokens;
 use tokio::sync::Notify;
@@ -31,6 +31,10 @@ use crate::worker::{Output, Worker};
 
 /// A page takes no further event beyond so many bytes.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// So many readings make a page, at most: it may be empty, and the next one goes on behind it.
+const READINGS_MAX: usize = 64;
+/// How often a page begins anew because retention was faster.
+const ATTEMPTS_MAX: usize = 8;
 
 /// Answers with a page; `query` is what the next page's query begins with.
 ///
@@ -45,82 +49,116 @@ pub async fn answer(
     query: &str,
 ) -> Result<HttpResponse, PageError> {
     let archive = &worker.shared.archive;
-    let Subscription { patterns, narrow, start } = &subscription;
-    let filter = Arc::new(Filter::new(patterns, narrow.clone()));
-    let opening = archive.open(&start.clone(), &filter, archive.end()).await?;
+    let filter = Arc::new(Filter::new(&subscription.patterns, subscription.narrow.clone()));
     let deadline = Instant::now() + rule.wait;
-    let mut gathered = Excerpt { events: Vec::new(), place: opening.place };
-    gather(worker, &filter, rule.limit, &mut gathered).await?;
-    if gathered.events.is_empty() && rule.wait > Duration::ZERO {
+    let mut opening = archive.open(&subscription.start, &filter, archive.end()).await?;
+    let mut page = Page::begin(worker, opening.place, rule.limit);
+    let mut attempts = 1..ATTEMPTS_MAX;
+    while let Err(error) = page.fill(&filter).await {
+        // What was kept a moment ago may not be any more: it begins with what is kept now.
+        if error != ReadError::Freed || !page.is_empty() || attempts.next().is_none() {
+            return Err(error.into());
+        }
+        opening = archive.open(&subscription.start, &filter, archive.end()).await?;
+        page.place = opening.place;
+    }
+    if page.is_empty() && rule.wait > Duration::ZERO {
         let watch = Watch::begin(worker, principal, &subscription);
-        while gathered.events.is_empty() {
+        while page.is_empty() {
             // What came before the watch began is there now; what comes after it tells us.
-            gather(worker, &filter, rule.limit, &mut gathered).await?;
-            if gathered.events.is_empty() && !watch.wait_until(deadline).await? {
+            page.fill(&filter).await?;
+            if page.is_empty() && !watch.wait_until(deadline).await? {
+                // Whatever was offered meanwhile was not for us.
+                page.place = page.place.max(worker.with_hub(|hub| hub.position()));
                 break;
             }
         }
     }
-    Ok(write(worker, &opening, &gathered, query))
+    Ok(page.into_response(&opening, query))
 }
 
-/// Reads on until the page is full, or there is nothing more.
-async fn gather(
-    worker: &Worker,
-    filter: &Arc<Filter>,
-    limit: usize,
-    gathered: &mut Excerpt,
-) -> Result<(), ReadError> {
-    let archive = &worker.shared.archive;
-    let mut bytes = 0;
-    while gathered.events.len() < limit && bytes < PAGE_BYTES_MAX {
-        let before = gathered.place;
-        let mut excerpt = archive.read(before, filter, PAGE_BYTES_MAX - bytes).await?;
-        let room = limit - gathered.events.len();
-        if excerpt.events.len() > room {
-            excerpt.events.truncate(room);
-            excerpt.place = excerpt.events.last().map_or(before, |(offset, _)| *offset);
-        }
-        bytes += excerpt.events.iter().map(|(_, event)| Event::size(event)).sum::<usize>();
-        gathered.place = excerpt.place;
-        gathered.events.append(&mut excerpt.events);
-        if excerpt.place == before || excerpt.place >= archive.end() {
-            break;
-        }
-    }
-    Ok(())
+/// A page that is being written.
+struct Page<'a> {
+    worker: &'a Worker,
+    /// There is nothing else for it up to this offset.
+    place: u64,
+    room: usize,
+    count: usize,
+    body: Vec<u8>,
+    held: Held,
 }
 
-fn write(worker: &Worker, opening: &Opening, gathered: &Excerpt, query: &str) -> HttpResponse {
-    let epoch = &worker.shared.archive.epoch;
-    let mut body = vec![b'['];
-    for (index, (offset, event)) in gathered.events.iter().enumerate() {
-        if index > 0 {
-            body.push(b',');
-        }
-        let placed = Placed { epoch, offset: *offset, event };
-        cloudevents::encode(&placed, Extension::Cursor, &mut body);
+impl<'a> Page<'a> {
+    fn begin(worker: &'a Worker, place: u64, limit: usize) -> Self {
+        let held = worker.shared.memory.hold(0);
+        Self { worker, place, room: limit, count: 0, body: vec![b'['], held }
     }
-    body.push(b']');
-    worker.count_deliveries(gathered.events.len());
-    let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(body));
-    let headers = response.headers_mut();
-    let kind = HeaderValue::from_static("application/cloudevents-batch+json; charset=utf-8");
-    headers.insert(CONTENT_TYPE, kind);
-    let next = epoch.at(gathered.place);
-    let mut add = |name: HeaderName, value: String| {
-        // What we put in has no character that a header could not hold.
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(name, value);
-        }
-    };
-    add(LINK, format!("</events?{query}after={next}>; rel=\"next\""));
-    if let Some(Recovery::Broken { earliest }) = opening.recovered {
-        add(HeaderName::from_static("gateway-recovered"), "false".to_owned());
-        let earliest = epoch.at(earliest).to_string();
-        add(HeaderName::from_static("gateway-earliest"), earliest);
+
+    fn is_empty(&self) -> bool {
+        self.count == 0
     }
-    response
+
+    /// Reads on until the page is full, or there is nothing more, or it was long enough.
+    async fn fill(&mut self, filter: &Arc<Filter>) -> Result<(), ReadError> {
+        let archive = &self.worker.shared.archive;
+        for _ in 0..READINGS_MAX {
+            if self.room == 0 || self.body.len() >= PAGE_BYTES_MAX {
+                break;
+            }
+            let before = self.place;
+            let excerpt = archive.read(before, filter, PAGE_BYTES_MAX - self.body.len()).await?;
+            self.take(excerpt);
+            if self.place == before || self.place >= archive.end() {
+                break;
+            }
+            // What is in memory is read without a pause: others have their turn.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Writes what was found: events share the bytes of their neighbours, and are not held on to.
+    fn take(&mut self, excerpt: Excerpt) {
+        let epoch = &self.worker.shared.archive.epoch;
+        let is_more = excerpt.events.len() > self.room;
+        for (offset, event) in excerpt.events.iter().take(self.room) {
+            if self.count > 0 {
+                self.body.push(b',');
+            }
+            let placed = Placed { epoch, offset: *offset, event };
+            cloudevents::encode(&placed, Extension::Cursor, &mut self.body);
+            self.count += 1;
+            self.place = *offset;
+        }
+        self.room -= excerpt.events.len().min(self.room);
+        if !is_more {
+            self.place = excerpt.place;
+        }
+        self.held.resize(self.body.capacity());
+    }
+
+    fn into_response(mut self, opening: &Opening, query: &str) -> HttpResponse {
+        let epoch = &self.worker.shared.archive.epoch;
+        self.body.push(b']');
+        self.worker.count_deliveries(self.count);
+        let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(self.body));
+        let headers = response.headers_mut();
+        let kind = HeaderValue::from_static("application/cloudevents-batch+json; charset=utf-8");
+        headers.insert(CONTENT_TYPE, kind);
+        let mut add = |name: HeaderName, value: String| {
+            // What we put in has no character that a header could not hold.
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(name, value);
+            }
+        };
+        add(LINK, format!("</events?{query}after={}>; rel=\"next\"", epoch.at(self.place)));
+        if let Some(Recovery::Broken { earliest }) = opening.recovered {
+            add(HeaderName::from_static("gateway-recovered"), "false".to_owned());
+            let earliest = epoch.at(earliest).to_string();
+            add(HeaderName::from_static("gateway-earliest"), earliest);
+        }
+        response
+    }
 }
 
 /// Waits for an event, as a session that is subscribed but never sent anything.

@@ -197,8 +197,8 @@ impl Stream {
                     drop(session);
                     self.catch_up = None;
                 }
-                Poll::Ready(Err(_)) => {
-                    self.line.hang_up(Disconnect::SlowConsumer);
+                Poll::Ready(Err(error)) => {
+                    self.line.hang_up(error.into());
                     self.catch_up = None;
                 }
             }
@@ -333,6 +333,11 @@ impl Output for Line {
             return;
         }
         self.ended.set(Some(disconnect));
+        if disconnect.gives_up_queue() {
+            self.outbox.give_up();
+        } else {
+            self.outbox.close();
+        }
         self.worker.shared.metrics.disconnect(disconnect);
         self.unsubscribe_all();
         self.wake();

@@ -16,13 +16,14 @@ use crate::catch_up::CatchUp;
 use crate::census::Place;
 use crate::disconnect::Disconnect;
 use crate::filter::Narrow;
-use crate::outputs::websocket::Beginning;
 use crate::outputs::websocket::connection::{CLOSE_TIMEOUT, Connection, Phase};
 use crate::outputs::websocket::frame;
 use crate::outputs::websocket::native::{Court, Reaction};
 use crate::outputs::websocket::reader::{Incoming, Reader};
+use crate::outputs::websocket::{Beginning, Wish};
 use crate::pace::Pace;
 use crate::patience::{Due, Patience};
+use crate::tickets::Hold;
 use crate::worker::{Output, Worker};
 
 mod history;
@@ -53,6 +54,8 @@ pub struct Client {
     catch_up: Option<Box<CatchUp>>,
     /// The client has asked in its request; what it says is not listened to.
     is_attached: bool,
+    /// The ticket that let it in.
+    hold: Option<Hold>,
     discarded: usize,
     /// Nothing that comes is understood any more; it is only taken off the socket, for unread
     /// bytes would turn the end into a reset that can overtake our Close.
@@ -67,7 +70,7 @@ impl Client {
         worker: Rc<Worker>,
         (socket, mut admission): (Socket, Admission),
         first: &Bytes,
-        Beginning { place, principal, subscription }: Beginning,
+        Beginning { place, wish: Wish { principal, hold, subscription } }: Beginning,
     ) -> Self {
         admission.unleash();
         let now = Instant::now();
@@ -88,6 +91,7 @@ impl Client {
             held_back: None,
             catch_up: None,
             is_attached: subscription.is_some(),
+            hold,
             discarded: 0,
             is_deaf: false,
             admission,
@@ -316,6 +320,9 @@ impl Client {
                 return Poll::Pending;
             }
             Phase::Open => {}
+        }
+        if self.hold.as_ref().is_some_and(Hold::is_superseded) {
+            self.connection.hang_up(Disconnect::Policy);
         }
         match self.patience.judge(self.connection.stuck_since(), now) {
             Due::Nothing => {}

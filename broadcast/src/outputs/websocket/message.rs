@@ -3,14 +3,10 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::credentials::Credentials;
-use shared::event::Time;
 use shared::json::{is_shallow, present};
 use shared::tokens::AuthError;
 
 use crate::archive::Start;
-
-/// WIRE §1.3: so many events can be asked for as the last ones.
-const LAST_MAX: usize = 10_000;
 
 /// The members of a message that we know. None may stand twice.
 #[derive(Debug, Default, Deserialize)]
@@ -106,22 +102,11 @@ impl<'a> Message<'a> {
             Some(format) if text(format)? == "cloudevents" => true,
             Some(_) => return Err(Refusal::Resume),
         };
-        let start = match (self.after, self.since, self.last) {
-            (None, None, None) => Start::Live,
-            (Some(after), None, None) => match text(after)?.as_str() {
-                "first" => Start::First,
-                cursor => Start::After(cursor.parse().map_err(|_| Refusal::Resume)?),
-            },
-            (None, Some(since), None) => {
-                let since = Time::parse(text(since)?).map_err(|_| Refusal::Resume)?;
-                Start::Since(since.wall_us())
-            }
-            (None, None, Some(last)) => {
-                let last = last.get().parse().ok().filter(|last| *last <= LAST_MAX);
-                Start::Last(last.ok_or(Refusal::Resume)?)
-            }
-            _ => return Err(Refusal::Resume),
-        };
+        let (after, since) = (self.after.map(text), self.since.map(text));
+        let (after, since) = (after.transpose()?, since.transpose()?);
+        let last = self.last.map(RawValue::get);
+        let start = Start::read(after.as_deref(), since.as_deref(), last);
+        let start = start.map_err(|_| Refusal::Resume)?.unwrap_or(Start::Live);
         // Who resumes will want to resume again.
         let is_resume = matches!(start, Start::First | Start::After(_) | Start::Since(_));
         Ok(Wish { wants_cursor: wants_cursor || is_resume, wants_cloudevents, start })

@@ -3,10 +3,9 @@
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::archive::{Opening, ReadError, Recovery, Start};
+use crate::archive::{Opening, Recovery, Start};
 use crate::catch_up::{CatchUp, Turn};
 use crate::cloudevents;
-use crate::disconnect::Disconnect;
 use crate::filter::Narrow;
 use crate::outputs::websocket::client::Client;
 use crate::outputs::websocket::connection::{Connection, Phase};
@@ -54,13 +53,7 @@ impl Client {
                     }
                     self.catch_up = None;
                 }
-                // It may come back, and be told that it has missed something.
-                Poll::Ready(Err(ReadError::Freed)) => {
-                    self.connection.hang_up(Disconnect::SlowConsumer);
-                }
-                Poll::Ready(Err(ReadError::Damaged)) => {
-                    self.connection.hang_up(Disconnect::Internal);
-                }
+                Poll::Ready(Err(error)) => self.connection.hang_up(error.into()),
             }
         }
     }
