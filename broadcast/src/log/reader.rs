@@ -326,3 +326,6 @@ impl<'a> Backward<'a> {
         LookBack { found: self.found, earliest: self.earliest, rest: is_more.then_some(self.from) }
     }
 }
+
+#[cfg(test)]
+mod tests;
