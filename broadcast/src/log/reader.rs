@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::filter::Filter;
 use crate::log::page::Page;
-use crate::log::reader::indexes::{segment_around, segment_behind};
+use crate::log::reader::indexes::{indexed_page, segment_around, segment_behind};
 use crate::log::rows::{read_page, to_i64, to_u64};
 use crate::log::store::StoreError;
 
@@ -119,12 +119,10 @@ impl Reading {
         while is_indexed && segments < SEGMENTS_MAX {
             let Some(found) = segment_behind(&transaction, gathering.place, filter)? else { break };
             segments += 1;
-            for first in found.pages {
-                let sql = format!("{PAGE} WHERE first = ?1 AND last > ?2");
-                let mut statement = transaction.prepare_cached(&sql)?;
-                let values = params![to_i64(first), to_i64(gathering.place)];
-                let page = statement.query_row(values, read_page).optional()?;
-                if let Some(page) = page
+            // All but the last of those that begin before the place end before it, too.
+            let before = found.pages.partition_point(|first| *first <= gathering.place);
+            for first in found.pages.into_iter().skip(before.saturating_sub(1)) {
+                if let Some(page) = indexed_page(&transaction, first, gathering.place)?
                     && !gathering.take(&page)?
                 {
                     return Ok(gathering.excerpt());
@@ -194,12 +192,9 @@ impl Reading {
         for _ in 0..SEGMENTS_MAX {
             match segment_around(&transaction, back.from, filter)? {
                 Some((first, pages)) => {
-                    for page in pages.iter().rev() {
-                        let sql = format!("{PAGE} WHERE first = ?1 AND first <= ?2");
-                        let mut statement = transaction.prepare_cached(&sql)?;
-                        let values = params![to_i64(*page), to_i64(back.from)];
-                        let page = statement.query_row(values, read_page).optional()?;
-                        if let Some(page) = page
+                    let until = back.from;
+                    for page in pages.into_iter().rev().filter(|page| *page <= until) {
+                        if let Some(page) = indexed_page(&transaction, page, 0)?
                             && !back.take(&page)?
                         {
                             return Ok(back.result());

@@ -65,9 +65,13 @@ impl Segment {
     }
 }
 
-/// What tells whether a byte of a segment's indexes was changed.
-pub fn checksum(types: &[u8], sources: &[u8]) -> u32 {
+/// What tells whether a byte of a segment was changed: of its indexes, or of where it begins and
+/// ends, which decides what one goes past without a look.
+pub fn checksum((first, last): (u64, u64), types: &[u8], sources: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
+    for number in [first, last] {
+        hasher.update(&number.to_be_bytes());
+    }
     hasher.update(types);
     hasher.update(sources);
     hasher.finalize()

@@ -272,7 +272,7 @@ impl Store {
             wall_us_max,
             to_i64(*events),
             to_i64(*bytes),
-            segment::checksum(&types, &sources),
+            segment::checksum((*first, *last), &types, &sources),
             types,
             sources,
         ];

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use rusqlite::{OptionalExtension as _, Row, Transaction};
 
 use crate::filter::Filter;
-use crate::log::rows::{to_i64, to_u64};
+use crate::log::page::Page;
+use crate::log::reader::PAGE;
+use crate::log::rows::{read_page, to_i64, to_u64};
 use crate::log::segment::{self, Index};
 use crate::log::store::StoreError;
 
@@ -28,6 +30,16 @@ pub(super) fn segment_behind(
     let found =
         transaction.prepare_cached(sql)?.query_row([to_i64(offset)], read_indexes).optional()?;
     let Some(indexes) = found else { return Ok(None) };
+    if indexes.first > offset + 1 {
+        // Between them is a range that was never kept, or else an index was lost.
+        let sql = "SELECT last FROM pages WHERE first < ?1 ORDER BY first DESC LIMIT 1";
+        let mut statement = transaction.prepare_cached(sql)?;
+        let before =
+            statement.query_row([to_i64(indexes.first)], |row| to_u64(row, 0)).optional()?;
+        if before.is_some_and(|last| last > offset) {
+            return Err(StoreError::Damaged(offset + 1));
+        }
+    }
     Ok(Some(Found { last: indexes.last, pages: indexes.wanted_pages(filter)? }))
 }
 
@@ -66,9 +78,9 @@ fn read_indexes(row: &Row<'_>) -> Result<Indexes, rusqlite::Error> {
 impl Indexes {
     /// The pages that may hold what is wanted, by their first offsets.
     fn wanted_pages(self, filter: &Filter) -> Result<Vec<u64>, StoreError> {
-        let Self { first, types, sources, checksum, .. } = self;
+        let Self { first, last, types, sources, checksum } = self;
         let damaged = |_| StoreError::Damaged(first);
-        if segment::checksum(&types, &sources) != checksum {
+        if segment::checksum((first, last), &types, &sources) != checksum {
             return Err(StoreError::Damaged(first));
         }
         let types = Index::decode(Bytes::from(types), first).map_err(damaged)?;
@@ -80,4 +92,24 @@ impl Indexes {
         }
         Ok(pages)
     }
+}
+
+/// The page that an index names; `None` if it ends before a place, or is freed.
+pub(super) fn indexed_page(
+    transaction: &Transaction<'_>,
+    first: u64,
+    place: u64,
+) -> Result<Option<Page>, StoreError> {
+    let sql = format!("{PAGE} WHERE first = ?1 AND last > ?2");
+    let mut statement = transaction.prepare_cached(&sql)?;
+    let values = [to_i64(first), to_i64(place)];
+    let page = statement.query_row(values, read_page).optional()?;
+    if page.is_none() && first > place {
+        // The oldest are freed, and nothing behind them.
+        let sql = "SELECT EXISTS (SELECT 1 FROM pages WHERE first < ?1)";
+        if transaction.prepare_cached(sql)?.query_row([to_i64(first)], |row| row.get(0))? {
+            return Err(StoreError::Damaged(first));
+        }
+    }
+    Ok(page)
 }

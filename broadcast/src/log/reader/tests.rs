@@ -12,6 +12,8 @@ use crate::log::page::tests::event;
 use crate::log::retention::Retention;
 use crate::log::store::{NAME, Store};
 
+mod damage;
+
 const TYPES: [&str; 6] = ["a", "a.b", "a.b.c", "b", "b.x", "c.d"];
 const SOURCES: [&str; 4] = ["/x", "/x/1", "/x/2", "/y"];
 const PATTERNS: [&str; 10] = ["a", "a.b", "a.*", "a.>", "*", "b.x", "c.>", "rare", "never", ">"];
