@@ -205,6 +205,10 @@ impl Log {
             let Known { offset, tally } = match known {
                 Some(known) => {
                     self.metrics.retries.inc();
+                    if let Some(tally) = &known.tally {
+                        // The link may be another one than that of the first.
+                        tally.tell_too(&report.progress.moved);
+                    }
                     known
                 }
                 None => {
@@ -335,3 +339,6 @@ impl Gathered {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

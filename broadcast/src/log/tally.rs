@@ -1,8 +1,8 @@
 //! A count that every worker adds its part to: how many sessions an event was queued to, or how
 //! many would have got it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -11,21 +11,31 @@ use tokio::sync::Notify;
 pub struct Tally {
     matched: AtomicU32,
     missing: AtomicUsize,
-    /// Told when the last part is there.
-    complete: Arc<Notify>,
+    /// Told when the last part is there: one for each link that has the event or a retry of it.
+    complete: Mutex<Vec<Arc<Notify>>>,
 }
 
 impl Tally {
     /// A count of so many parts.
     pub fn new(parts: usize, complete: Arc<Notify>) -> Arc<Self> {
-        Arc::new(Self { matched: AtomicU32::new(0), missing: AtomicUsize::new(parts), complete })
+        let (matched, missing) = (AtomicU32::new(0), AtomicUsize::new(parts));
+        Arc::new(Self { matched, missing, complete: Mutex::new(vec![complete]) })
     }
 
     /// Adds one part.
     pub fn add(&self, matched: u32) {
         self.matched.fetch_add(matched, Ordering::AcqRel);
         if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.complete.notify_one();
+            let complete = self.complete.lock().unwrap_or_else(PoisonError::into_inner);
+            complete.iter().for_each(|it| it.notify_one());
+        }
+    }
+
+    /// Tells somebody else, too. Whoever asks looks for the total after this.
+    pub fn tell_too(&self, other: &Arc<Notify>) {
+        let mut complete = self.complete.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.total().is_none() && !complete.iter().any(|it| Arc::ptr_eq(it, other)) {
+            complete.push(Arc::clone(other));
         }
     }
 
