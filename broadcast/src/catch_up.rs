@@ -56,6 +56,14 @@ struct Ready {
     place: u64,
 }
 
+impl Ready {
+    /// What the next frame takes.
+    fn next_bytes(&self) -> usize {
+        let (start, end) = self.frames.range(self.next);
+        end - start
+    }
+}
+
 /// What became of one turn.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -130,7 +138,12 @@ impl CatchUp {
 
     /// Whether the next turn can do something though nothing has happened.
     pub fn can_go_on(&self) -> bool {
-        matches!(self.work, Work::Nothing | Work::Queue(_)) && self.has_room(0)
+        match &self.work {
+            Work::Open(_) | Work::Read(_) => false,
+            Work::Nothing => self.has_room(0),
+            // To look again at a frame that does not fit would be a turn without end.
+            Work::Queue(ready) => self.has_room(ready.next_bytes()),
+        }
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -267,3 +280,6 @@ impl fmt::Debug for CatchUp {
         f.debug_struct("CatchUp").field("place", &self.place).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
