@@ -210,7 +210,9 @@ impl Archive {
             Start::First => whole(self.earliest.load(Ordering::SeqCst)),
             Start::After(cursor) => self.resume(cursor, live),
             Start::Since(wall_us) => {
-                let place = self.place_since(*wall_us).await?.unwrap_or_else(|| self.end());
+                // What comes while one looks is behind the end that there was before.
+                let end = self.end();
+                let place = self.place_since(*wall_us).await?.unwrap_or(end);
                 whole(place.max(self.earliest.load(Ordering::SeqCst)))
             }
             Start::Last(count) => {
