@@ -302,7 +302,9 @@ impl Store {
         // When no event is left, this is all that remembers which offsets were given.
         set(&transaction, "last", to_i64(self.last))?;
         set(&transaction, "age_ms", now_ms)?;
-        before_commit(freed.unwrap_or_default());
+        if let Some(freed) = freed {
+            before_commit(freed);
+        }
         transaction.commit()?;
         self.retention = retention;
         if self.retention.oldest().is_none() {
