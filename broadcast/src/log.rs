@@ -198,7 +198,7 @@ impl Log {
         let mut report = Report { progress, last_number, news: Vec::new(), hanging: Vec::new() };
         gathered.bytes += bytes;
         for Entry { number, terms, event } in entries {
-            let known = self.retries.find(&event).filter(|_| terms.may_be_retry).cloned();
+            let known = self.retries.find(&event, now_ms).filter(|_| terms.may_be_retry).cloned();
             if known.as_ref().is_none_or(|known| known.offset > self.last_offset) {
                 report.hanging.push(number);
             }

@@ -320,3 +320,34 @@ async fn the_end_comes_behind_all_events_and_the_next_log_goes_on() {
     house.publish(&mut link, PLAIN, &["3"]).await;
     assert_eq!(named(&house.kept().await), [(1, "1"), (2, "2"), (3, "3")]);
 }
+
+/// The log waits for a worker whose queue is full; but what it has for it can be read by then, or a
+/// session that begins in between would miss it.
+#[actix_web::test]
+async fn a_batch_can_be_read_before_a_worker_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = Opened::open(&settings(Some(&folder))).unwrap();
+    let archive = Arc::clone(&opened.archive);
+    let (feed, mut fed) = mpsc::channel(1);
+    let interest = Arc::new(Interest::new(archive.watch_end()));
+    interest.begin();
+    let seats = vec![Seat { feed, interest }];
+    let (log, inbox) = Log::new(opened, seats, Memory::new(1 << 30), Arc::default());
+    let running = tokio::task::spawn_local(log.run());
+    let mut link = Link::default();
+    link.submit(&inbox, PLAIN, &["1"]).await;
+    link.wait().await;
+    link.submit(&inbox, PLAIN, &["2"]).await;
+    while archive.end() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(link.progress.taken(), 1, "no receipt before the worker has it");
+    for offset in 1..=2 {
+        let Some(Feed::Batch(batch)) = fed.recv().await else { panic!("no batch") };
+        assert_eq!(batch.last_offset(), offset);
+    }
+    link.wait().await;
+    drop(inbox);
+    assert!(matches!(fed.recv().await, Some(Feed::End)));
+    running.await.unwrap();
+}
