@@ -1,3 +1,4 @@
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -211,7 +212,19 @@ async fn what_comes_while_a_time_is_looked_for_is_behind_its_place() {
     let archive = Arc::clone(&house.archive);
     let (filter, start) = (wanting("a"), Start::Since(2000));
     let mut opening = Box::pin(archive.open(&start, &filter, 1));
+    // The readers have something else to do until the question is put.
+    let gates = archive.readers.iter().map(|reader| {
+        let (open, gate) = mpsc::channel::<()>();
+        let held = reader.ask(move |_| {
+            let _ = gate.recv();
+            Ok(())
+        });
+        assert!(Box::pin(held).as_mut().now_or_never().is_none());
+        open
+    });
+    let gates: Vec<_> = gates.collect();
     assert!(opening.as_mut().now_or_never().is_none(), "the disk is asked");
+    drop(gates);
     // When each reader has done one more thing, the first is done, too.
     for _ in &archive.readers {
         archive.place_since(0).await.unwrap();

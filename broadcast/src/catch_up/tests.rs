@@ -63,11 +63,15 @@ impl Wake for Bell {
 
 impl House {
     fn new(is_on_disk: bool) -> Self {
+        Self::with_room_for(is_on_disk, 1 << 20)
+    }
+
+    fn with_room_for(is_on_disk: bool, events_max: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let opened = Opened::open(&Settings {
             folder: folder.path().join("log"),
             durability: if is_on_disk { Durability::Written } else { Durability::Memory },
-            events_max: 1 << 20,
+            events_max,
             bytes_max: 1 << 30,
             age_max: Duration::from_secs(3600),
             // Most of what is on the disk has to be read there.
@@ -343,4 +347,38 @@ fn a_client_that_takes_nothing_keeps_nobody_busy() {
     assert_eq!(client.bell.rung.load(Ordering::SeqCst), rung, "it did not wake itself");
     client.drain(usize::MAX);
     assert!(can_go_on(&client), "there is, once there is room");
+}
+
+/// Retention passes a client that reads slower than events come: it is told, and not given a gap.
+#[test]
+fn a_client_that_retention_passes_is_told() {
+    for is_on_disk in [true, false] {
+        let mut rng = Rng::with_seed(2);
+        let mut house = House::with_room_for(is_on_disk, 1000);
+        for _ in 0..50 {
+            house.commit(&mut rng, 20);
+        }
+        let mut client = Client::new(&house, Start::First);
+        while client.waiting().is_empty() {
+            client.poll(&house);
+        }
+        // What it has in hand may go on up to the end of now.
+        let end = house.end();
+        while house.worker.shared.archive.earliest() <= end {
+            house.commit(&mut rng, 20);
+        }
+        client.drain(usize::MAX);
+        let mut catch_up = client.catch_up.take().unwrap();
+        let waker = Waker::from(Arc::clone(&client.bell));
+        let ended = loop {
+            client.drain(usize::MAX);
+            match catch_up.poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(ended) => break ended,
+                Poll::Pending => thread::park_timeout(Duration::from_millis(10)),
+            }
+        };
+        assert_eq!(ended, Err(ReadError::Freed), "{is_on_disk}");
+        drop(catch_up);
+        assert!(!house.interest.is_any(), "it is missed by nobody");
+    }
 }
