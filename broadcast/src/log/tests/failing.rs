@@ -120,3 +120,26 @@ async fn a_log_that_is_failing_notices_that_it_can_write_again() {
     };
     assert!(tokio::time::timeout(Duration::from_secs(5), health).await.is_ok());
 }
+
+/// What the log has to know again is damaged: it does not begin as if that had never been.
+#[actix_web::test]
+async fn a_damaged_page_among_the_newest_is_told_at_the_start() {
+    let mut house = House::on_disk(&[]);
+    let mut link = Link::default();
+    house.publish(&mut link, PLAIN, &["1"]).await;
+    house.publish(&mut link, PLAIN, &["2"]).await;
+    let House { folder, inbox, running, archive, .. } = house;
+    drop((inbox, archive));
+    running.unwrap().await.unwrap();
+    let connection = Connection::open(folder.as_ref().unwrap().path().join(NAME)).unwrap();
+    for (column, value) in [("events", "x'00'"), ("last", "5"), ("age_ms", "123456789")] {
+        let row = "FROM pages WHERE first = 1";
+        connection.execute_batch(&format!("CREATE TEMP TABLE whole AS SELECT * {row}")).unwrap();
+        let sql = format!("UPDATE pages SET {column} = {value} WHERE first = 1");
+        connection.execute(&sql, []).unwrap();
+        assert!(Opened::open(&settings(folder.as_ref())).is_err(), "{column}");
+        let sql = format!("DELETE {row}; INSERT INTO pages SELECT * FROM whole; DROP TABLE whole");
+        connection.execute_batch(&sql).unwrap();
+    }
+    assert!(Opened::open(&settings(folder.as_ref())).is_ok());
+}
