@@ -203,6 +203,7 @@ impl Archive {
         filter: &Filter,
         bytes_max: usize,
     ) -> Result<Option<Excerpt>, ReadError> {
+        let end = self.end();
         let Some(pages) = self.recent().behind(after, RECENT_BYTES_MAX) else { return Ok(None) };
         if after < self.kept_from() {
             return Err(ReadError::Freed);
@@ -213,7 +214,7 @@ impl Archive {
                 break;
             }
         }
-        Ok(Some(gathering.excerpt()))
+        Ok(Some(gathering.excerpt().or_nothing_up_to(end, after)))
     }
 
     /// Looks for wanted events behind an offset, wherever they are.
@@ -231,12 +232,13 @@ impl Archive {
             return Ok(excerpt);
         }
         let filter = Arc::clone(filter);
+        let end = self.end();
         let excerpt = self.ask(move |reading| reading.read(after, &filter, bytes_max)).await?;
         // What was freed meanwhile may be missing: the log says so before it frees.
         if after < self.kept_from() {
             return Err(ReadError::Freed);
         }
-        Ok(excerpt)
+        Ok(excerpt.or_nothing_up_to(end, after))
     }
 
     /// Finds out where a stream begins. `live` is where one begins that asks for nothing kept.

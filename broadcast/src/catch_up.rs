@@ -60,6 +60,7 @@ struct Ready {
 }
 
 impl Ready {
+    /// What the next frame takes.
     fn next_bytes(&self) -> usize {
         let (start, end) = self.frames.range(self.next);
         end - start
@@ -120,12 +121,10 @@ impl CatchUp {
         let end = self.worker.shared.archive.end();
         let mut filter = Filter::new([], self.filter.narrow.clone());
         for pattern in &patterns {
-            let since = if self.patterns.contains(pattern) {
-                self.filter.wanted_behind(pattern)
-            } else {
-                end
-            };
-            filter.add(pattern, since);
+            // A part of what was wanted before was wanted as long.
+            let wider = self.patterns.iter().filter(|it| it.covers(pattern));
+            let since = wider.map(|it| self.filter.wanted_behind(it)).min();
+            filter.add(pattern, since.unwrap_or(end));
         }
         self.filter = Arc::new(filter);
         self.patterns = patterns;
@@ -143,9 +142,10 @@ impl CatchUp {
     /// Whether the next turn can do something though nothing has happened.
     pub fn can_go_on(&self) -> bool {
         match &self.work {
-            Work::Nothing => self.has_room(0),
-            Work::Queue(ready) => self.has_room(ready.next_bytes()),
             Work::Open(_) | Work::Read(_) => false,
+            Work::Nothing => self.has_room(0),
+            // To look again at a frame that does not fit would be a turn without end.
+            Work::Queue(ready) => self.has_room(ready.next_bytes()),
         }
     }
 
@@ -291,3 +291,6 @@ impl fmt::Debug for CatchUp {
         f.debug_struct("CatchUp").field("place", &self.place).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,3 +35,6 @@ impl Interest {
         self.subscriptions.fetch_sub(1, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,15 +198,16 @@ impl Log {
         let mut report = Report { progress, last_number, news: Vec::new(), hanging: Vec::new() };
         gathered.bytes += bytes;
         for Entry { number, terms, event } in entries {
-            let known = self.retries.find(&event).filter(|_| terms.may_be_retry).cloned();
+            let known = self.retries.find(&event, now_ms).filter(|_| terms.may_be_retry).cloned();
             if known.as_ref().is_none_or(|known| known.offset > self.last_offset) {
                 report.hanging.push(number);
             }
             let Known { offset, tally } = match known {
                 Some(known) => {
                     self.metrics.retries.inc();
-                    if let Some(tally) = known.tally.as_ref().filter(|_| terms.wants_account) {
-                        tally.tell(&report.progress.moved);
+                    if let Some(tally) = &known.tally {
+                        // The link may be another one than that of the first.
+                        tally.tell_too(&report.progress.moved);
                     }
                     known
                 }
@@ -338,3 +339,6 @@ impl Gathered {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

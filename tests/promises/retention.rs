@@ -128,6 +128,12 @@ async fn a_smaller_bound_is_kept_to_from_the_next_start() {
     let Gateway { listen, broadcast, house } = gateway;
     let house = house.set("LOG_MAX_EVENTS", 1000);
     let gateway = Gateway { listen, broadcast, house }.restart_broadcast(Signal::TERM).await;
+    // Who reads what is being freed is told so, and closed: not here.
+    until("what is beyond the bound is freed", async || {
+        let kept = gateway.broadcast.metric("fanfare_log_events").await;
+        (kept > 0.0 && kept <= 1000.0).then_some(())
+    })
+    .await;
     let kept = bounded(&gateway, |kept| kept.len() <= with_excess(1000)).await;
     assert!(all.ends_with(&kept) && kept.len() >= 500, "{}", kept.len());
 }

@@ -6,17 +6,18 @@
 use std::path::Path;
 use std::thread;
 
-use bytes::Bytes;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, params};
 use shared::event::Event;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::fatal::Fatal;
 use crate::filter::Filter;
 use crate::log::page::Page;
+use crate::log::reader::indexes::{indexed_page, segment_around, segment_behind};
 use crate::log::rows::{read_page, to_i64, to_u64};
-use crate::log::segment::{self, Index};
 use crate::log::store::StoreError;
+
+mod indexes;
 
 /// Readings that wait for one thread; beyond it those who want to read wait.
 const QUEUE_MAX: usize = 1024;
@@ -33,6 +34,15 @@ pub struct Excerpt {
     pub events: Vec<(u64, Event)>,
     /// There is no other wanted event up to this offset.
     pub place: u64,
+}
+
+impl Excerpt {
+    /// Where nothing at all was found behind `after`, there is nothing up to the end that there was
+    /// before one looked: the last offsets may have been reserved, and never given.
+    pub fn or_nothing_up_to(self, end: u64, after: u64) -> Self {
+        let place = if self.place == after { end.max(after) } else { self.place };
+        Self { place, ..self }
+    }
 }
 
 /// How far one has looked back.
@@ -101,13 +111,6 @@ pub struct Reading {
     connection: Connection,
 }
 
-/// A segment's index, as far as a filter is concerned.
-struct Found {
-    last: u64,
-    /// The first offsets of the pages that may hold what is wanted.
-    pages: Vec<u64>,
-}
-
 impl Reading {
     /// Reads wanted events behind an offset: so many bytes of them, or as far as one reading goes.
     ///
@@ -127,12 +130,10 @@ impl Reading {
         while is_indexed && segments < SEGMENTS_MAX {
             let Some(found) = segment_behind(&transaction, gathering.place, filter)? else { break };
             segments += 1;
-            for first in found.pages {
-                let sql = format!("{PAGE} WHERE first = ?1 AND last > ?2");
-                let mut statement = transaction.prepare_cached(&sql)?;
-                let values = params![to_i64(first), to_i64(gathering.place)];
-                let page = statement.query_row(values, read_page).optional()?;
-                if let Some(page) = page
+            // All but the last of those that begin before the place end before it, too.
+            let before = found.pages.partition_point(|first| *first <= gathering.place);
+            for first in found.pages.into_iter().skip(before.saturating_sub(1)) {
+                if let Some(page) = indexed_page(&transaction, first, gathering.place)?
                     && !gathering.take(&page)?
                 {
                     return Ok(gathering.excerpt());
@@ -202,12 +203,9 @@ impl Reading {
         for _ in 0..SEGMENTS_MAX {
             match segment_around(&transaction, back.from, filter)? {
                 Some((first, pages)) => {
-                    for page in pages.iter().rev() {
-                        let sql = format!("{PAGE} WHERE first = ?1 AND first <= ?2");
-                        let mut statement = transaction.prepare_cached(&sql)?;
-                        let values = params![to_i64(*page), to_i64(back.from)];
-                        let page = statement.query_row(values, read_page).optional()?;
-                        if let Some(page) = page
+                    let until = back.from;
+                    for page in pages.into_iter().rev().filter(|page| *page <= until) {
+                        if let Some(page) = indexed_page(&transaction, page, 0)?
                             && !back.take(&page)?
                         {
                             return Ok(back.result());
@@ -238,72 +236,6 @@ impl Reading {
             }
         }
         Ok(back.result())
-    }
-}
-
-/// The segment that has the first events behind an offset.
-fn segment_behind(
-    transaction: &Transaction<'_>,
-    offset: u64,
-    filter: &Filter,
-) -> Result<Option<Found>, StoreError> {
-    let sql = "SELECT first, last, types, sources, checksum FROM segments WHERE last > ?1 AND \
-        first >= (SELECT ifnull(max(first), 0) FROM segments WHERE first <= ?1 + 1) \
-        ORDER BY first LIMIT 1";
-    let found =
-        transaction.prepare_cached(sql)?.query_row([to_i64(offset)], read_indexes).optional()?;
-    let Some(indexes) = found else { return Ok(None) };
-    Ok(Some(Found { last: indexes.last, pages: indexes.wanted_pages(filter)? }))
-}
-
-/// The pages of the segment that has an offset, and where it begins.
-fn segment_around(
-    transaction: &Transaction<'_>,
-    offset: u64,
-    filter: &Filter,
-) -> Result<Option<(u64, Vec<u64>)>, StoreError> {
-    let sql = "SELECT first, last, types, sources, checksum FROM segments WHERE first <= ?1 \
-        ORDER BY first DESC LIMIT 1";
-    let found =
-        transaction.prepare_cached(sql)?.query_row([to_i64(offset)], read_indexes).optional()?;
-    match found {
-        Some(indexes) if indexes.last >= offset => {
-            Ok(Some((indexes.first, indexes.wanted_pages(filter)?)))
-        }
-        _ => Ok(None),
-    }
-}
-
-/// The indexes of one segment, as they are kept.
-struct Indexes {
-    first: u64,
-    last: u64,
-    types: Vec<u8>,
-    sources: Vec<u8>,
-    checksum: u32,
-}
-
-fn read_indexes(row: &Row<'_>) -> Result<Indexes, rusqlite::Error> {
-    let (first, last) = (to_u64(row, 0)?, to_u64(row, 1)?);
-    Ok(Indexes { first, last, types: row.get(2)?, sources: row.get(3)?, checksum: row.get(4)? })
-}
-
-impl Indexes {
-    /// The pages that may hold what is wanted, by their first offsets.
-    fn wanted_pages(self, filter: &Filter) -> Result<Vec<u64>, StoreError> {
-        let Self { first, types, sources, checksum, .. } = self;
-        let damaged = |_| StoreError::Damaged(first);
-        if segment::checksum(&types, &sources) != checksum {
-            return Err(StoreError::Damaged(first));
-        }
-        let types = Index::decode(Bytes::from(types), first).map_err(damaged)?;
-        let mut pages = types.find(|it| filter.may_want_type(it));
-        if !filter.narrow.sources.is_empty() {
-            let sources = Index::decode(Bytes::from(sources), first).map_err(damaged)?;
-            let by_source = sources.find(|it| filter.may_want_source(it));
-            pages.retain(|page| by_source.binary_search(page).is_ok());
-        }
-        Ok(pages)
     }
 }
 
@@ -400,3 +332,6 @@ impl<'a> Backward<'a> {
         LookBack { found: self.found, earliest: self.earliest, rest: is_more.then_some(self.from) }
     }
 }
+
+#[cfg(test)]
+mod tests;

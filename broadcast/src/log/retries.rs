@@ -64,9 +64,23 @@ impl Retries {
         (self.hashers.0.hash_one(identity), self.hashers.1.hash_one(identity))
     }
 
-    /// The event that this one repeats.
-    pub fn find(&self, event: &Event) -> Option<&Known> {
+    /// The event that this one repeats, if the time in which it may is not over.
+    pub fn find(&mut self, event: &Event, now_ms: i64) -> Option<&Known> {
+        self.forget(now_ms, usize::MAX);
         self.known.get(&self.digest(event))
+    }
+
+    /// Forgets those whose time is over, and the oldest until there are fewer than so many.
+    fn forget(&mut self, now_ms: i64, count: usize) {
+        while let Some((digest, at_ms)) = self.order.front() {
+            let is_over = now_ms - at_ms > AGE_MS_MAX;
+            if !is_over && self.order.len() < count {
+                break;
+            }
+            self.evicted_early += u64::from(!is_over);
+            self.known.remove(digest);
+            self.order.pop_front();
+        }
     }
 
     /// Remembers an event that is accepted now; forgets those whose time is over. Says whether it
@@ -78,15 +92,7 @@ impl Retries {
 
     /// The same for an event of which only that is left.
     pub fn remember_digest(&mut self, digest: Digest, known: Known, now_ms: i64) -> bool {
-        while let Some((digest, at_ms)) = self.order.front() {
-            let is_over = now_ms - at_ms > AGE_MS_MAX;
-            if !is_over && self.order.len() < self.events_max {
-                break;
-            }
-            self.evicted_early += u64::from(!is_over);
-            self.known.remove(digest);
-            self.order.pop_front();
-        }
+        self.forget(now_ms, self.events_max);
         let Entry::Vacant(place) = self.known.entry(digest) else { return false };
         place.insert(known);
         self.order.push_back((digest, now_ms));
@@ -111,8 +117,8 @@ mod tests {
     use super::*;
     use crate::log::page::tests::event;
 
-    fn offset(retries: &Retries, event: &Event) -> Option<u64> {
-        retries.find(event).map(|known| known.offset)
+    fn offset(retries: &mut Retries, event: &Event) -> Option<u64> {
+        retries.find(event, 0).map(|known| known.offset)
     }
 
     fn remember(retries: &mut Retries, event: &Event, offset: u64, now_ms: i64) {
@@ -124,16 +130,16 @@ mod tests {
         let mut retries = Retries::default();
         let first = event("a", "1");
         remember(&mut retries, &first, 7, 0);
-        assert_eq!(offset(&retries, &Event { subject: None, ..event("other", "1") }), Some(7));
+        assert_eq!(offset(&mut retries, &Event { subject: None, ..event("other", "1") }), Some(7));
         for other in [
             Event { publisher: "other".into(), ..first.clone() },
             Event { source: "/other".into(), ..first.clone() },
             Event { id: "2".into(), ..first.clone() },
         ] {
-            assert_eq!(offset(&retries, &other), None);
+            assert_eq!(offset(&mut retries, &other), None);
         }
         retries.forget_newest();
-        assert_eq!((offset(&retries, &first), retries.order.len()), (None, 0));
+        assert_eq!((offset(&mut retries, &first), retries.order.len()), (None, 0));
     }
 
     #[test]
@@ -141,7 +147,7 @@ mod tests {
         let mut retries = Retries::default();
         remember(&mut retries, &event("a", "1"), 1, 0);
         remember(&mut retries, &event("a", "1"), 2, 0);
-        assert_eq!((offset(&retries, &event("a", "1")), retries.order.len()), (Some(1), 1));
+        assert_eq!((offset(&mut retries, &event("a", "1")), retries.order.len()), (Some(1), 1));
     }
 
     #[test]
@@ -154,7 +160,19 @@ mod tests {
         assert_eq!((retries.order.len(), retries.take_evicted_early()), (2, 0));
         remember(&mut retries, &event("a", "4"), 4, AGE_MS_MAX + 1);
         assert_eq!((retries.order.len(), retries.take_evicted_early()), (2, 1));
-        assert_eq!(offset(&retries, &event("a", "2")), None);
-        assert_eq!(offset(&retries, &event("a", "4")), Some(4));
+        assert_eq!(offset(&mut retries, &event("a", "2")), None);
+        assert_eq!(offset(&mut retries, &event("a", "4")), Some(4));
+    }
+
+    /// On a quiet gateway nothing else makes it forget.
+    #[test]
+    fn what_comes_again_after_2_minutes_is_another_event() {
+        let mut retries = Retries::default();
+        remember(&mut retries, &event("a", "1"), 1, 1000);
+        for (now_ms, expected) in [(1000 + AGE_MS_MAX, Some(1)), (1001 + AGE_MS_MAX, None)] {
+            let found = retries.find(&event("a", "1"), now_ms).map(|known| known.offset);
+            assert_eq!(found, expected, "{now_ms}");
+        }
+        assert_eq!(retries.take_evicted_early(), 0);
     }
 }

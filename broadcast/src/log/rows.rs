@@ -74,6 +74,7 @@ pub fn free(
         return Ok(None);
     }
     let mut freed = None;
+    retention.set_oldest(None);
     // One more than may be freed, to know the oldest of those that stay.
     for page in oldest(connection, pages_max + 1)? {
         retention.set_oldest(Some(page));
@@ -83,6 +84,10 @@ pub fn free(
         }
         retention.remove(page);
         freed = Some((page.last, freed.map_or(1, |(_, count)| count + 1)));
+    }
+    if retention.oldest().is_none() {
+        // A damaged database may have fewer than were counted: what is not there is not freed.
+        retention.begin(0, 0);
     }
     let Some((last, _)) = freed else { return Ok(None) };
     connection.prepare_cached("DELETE FROM pages WHERE first <= ?1")?.execute([to_i64(last)])?;

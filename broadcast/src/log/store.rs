@@ -273,7 +273,7 @@ impl Store {
             wall_us_max,
             to_i64(*events),
             to_i64(*bytes),
-            segment::checksum(&types, &sources),
+            segment::checksum((*first, *last), &types, &sources),
             types,
             sources,
         ];
@@ -303,7 +303,9 @@ impl Store {
         // When no event is left, this is all that remembers which offsets were given.
         set(&transaction, "last", to_i64(self.last))?;
         set(&transaction, "age_ms", now_ms)?;
-        before_commit(freed.unwrap_or_else(|| retention.oldest().map_or(0, |it| it.first - 1)));
+        if let Some(freed) = freed {
+            before_commit(freed);
+        }
         transaction.commit()?;
         self.retention = retention;
         if self.retention.oldest().is_none() {

@@ -11,31 +11,31 @@ use tokio::sync::Notify;
 pub struct Tally {
     matched: AtomicU32,
     missing: AtomicUsize,
-    /// Who is told when the last part is there.
-    waiting: Mutex<Vec<Arc<Notify>>>,
+    /// Told when the last part is there: one for each link that has the event or a retry of it.
+    complete: Mutex<Vec<Arc<Notify>>>,
 }
 
 impl Tally {
     /// A count of so many parts.
     pub fn new(parts: usize, complete: Arc<Notify>) -> Arc<Self> {
         let (matched, missing) = (AtomicU32::new(0), AtomicUsize::new(parts));
-        Arc::new(Self { matched, missing, waiting: Mutex::new(vec![complete]) })
-    }
-
-    /// Tells somebody else, too, who has not looked yet.
-    pub fn tell(&self, complete: &Arc<Notify>) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if !waiting.iter().any(|it| Arc::ptr_eq(it, complete)) {
-            waiting.push(Arc::clone(complete));
-        }
+        Arc::new(Self { matched, missing, complete: Mutex::new(vec![complete]) })
     }
 
     /// Adds one part.
     pub fn add(&self, matched: u32) {
         self.matched.fetch_add(matched, Ordering::AcqRel);
         if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.iter().for_each(|it| it.notify_one());
+            let complete = self.complete.lock().unwrap_or_else(PoisonError::into_inner);
+            complete.iter().for_each(|it| it.notify_one());
+        }
+    }
+
+    /// Tells somebody else, too. Whoever asks looks for the total after this.
+    pub fn tell_too(&self, other: &Arc<Notify>) {
+        let mut complete = self.complete.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.total().is_none() && !complete.iter().any(|it| Arc::ptr_eq(it, other)) {
+            complete.push(Arc::clone(other));
         }
     }
 

@@ -1,0 +1,71 @@
+use shared::credentials::Credentials;
+use shared::tokens::file;
+
+use super::*;
+
+const LINE: &str = "0123456789abcdef name=all";
+
+fn tokens(text: &str) -> Tokens {
+    file::parse(text.as_bytes()).0
+}
+
+async fn ticket(tickets: &Tickets, now: Instant) -> String {
+    let shown = Credentials::read("Basic 0123456789abcdef");
+    let principal = tokens(LINE).authenticate(&shown).unwrap();
+    tickets.give(&principal, now).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_ticket_opens_its_stream_within_30_s_and_again_as_long_as_its_token_lives() {
+    let tickets = Tickets::in_memory();
+    let now = Instant::now();
+    let (good, late) = (ticket(&tickets, now).await, ticket(&tickets, now).await);
+    let tokens = tokens(LINE);
+    let (principal, first) = tickets.admit(&good, "a", &tokens, now).await.unwrap();
+    assert_eq!(&*principal.name, "all");
+    let later = now + Duration::from_secs(31);
+    let refused = async |text: &str, stream: &str, tokens: &Tokens| {
+        tickets.admit(text, stream, tokens, later).await.unwrap_err()
+    };
+    assert_eq!(refused(&late, "a", &tokens).await, TicketError::Unknown);
+    assert_eq!(refused(&good, "another", &tokens).await, TicketError::Unknown);
+    assert!(!first.is_superseded());
+    let (_, second) = tickets.admit(&good, "a", &tokens, later).await.unwrap();
+    assert!(first.is_superseded() && !second.is_superseded());
+    assert_eq!(refused(&good, "a", &Tokens::default()).await, TicketError::Withdrawn);
+    assert_eq!(refused("x", "a", &tokens).await, TicketError::Unknown);
+}
+
+#[tokio::test]
+async fn an_opened_stream_is_remembered_by_the_next_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(NAME);
+    let now = Instant::now();
+    let tickets = Tickets::open(&path).unwrap();
+    let text = ticket(&tickets, now).await;
+    let tokens = tokens(LINE);
+    tickets.admit(&text, "a", &tokens, now).await.unwrap();
+    drop(tickets);
+    let again = Tickets::open(&path).unwrap();
+    let later = now + Duration::from_secs(3600);
+    assert!(again.admit(&text, "b", &tokens, later).await.is_err());
+    assert!(again.admit(&text, "a", &tokens, later).await.is_ok());
+}
+
+#[test]
+fn those_that_were_not_opened_go_first_and_then_those_not_used_for_longest() {
+    let mut known = Known::default();
+    let digest = |number: usize| Digest::of(&number.to_string());
+    let now = Instant::now();
+    let opened = Use::Opened(digest(0));
+    known.give(digest(0), None, Use::WaitsSince(now), now);
+    for number in 1..TICKETS_MAX {
+        assert!(known.give(digest(number), None, opened, now).is_empty());
+    }
+    let later = now + Duration::from_secs(31);
+    assert_eq!(known.give(digest(TICKETS_MAX), None, opened, later), [digest(0)]);
+    let tokens = tokens("anonymous");
+    assert!(known.admit(&digest(1), digest(0), &tokens, later).is_ok());
+    assert_eq!(known.give(digest(TICKETS_MAX + 1), None, opened, later), [digest(2)]);
+    assert_eq!(known.order.len(), known.by_digest.len());
+}
