@@ -34,6 +34,20 @@ pub struct Oldest {
     pub bytes: u64,
 }
 
+/// Appends a page.
+///
+/// # Errors
+///
+/// The database refuses.
+pub fn insert(connection: &Connection, page: &Page) -> Result<(), rusqlite::Error> {
+    let sql = "INSERT INTO pages (first, last, wall_us, age_ms, checksum, events) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let Acceptance { wall_us, age_ms } = page.accepted;
+    let (first, last) = (to_i64(page.first), to_i64(page.last));
+    let values = params![first, last, wall_us, age_ms, page.checksum(), &*page.bytes];
+    connection.prepare_cached(sql)?.execute(values).map(|_| ())
+}
+
 impl Oldest {
     /// What is remembered of a page.
     pub fn of(page: &Page) -> Self {

@@ -13,9 +13,9 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use shared::event::Event;
 
 use crate::log::identity::Kept;
-use crate::log::page::{Acceptance, Page};
+use crate::log::page::Page;
 use crate::log::retention::Retention;
-use crate::log::rows::{SCHEMA, free, oldest, read_page, set, to_i64, to_u64};
+use crate::log::rows::{SCHEMA, free, insert, oldest, read_page, set, to_i64, to_u64};
 use crate::log::segment::{self, Segment};
 
 /// "Fanf": so that no other program's database is taken for ours.
@@ -222,27 +222,24 @@ impl Store {
         now_ms: i64,
         before_commit: impl FnOnce(u64),
     ) -> Result<(), StoreError> {
-        let transaction = self.connection.transaction()?;
-        let mut bytes = 0;
-        {
-            let sql = "INSERT INTO pages (first, last, wall_us, age_ms, checksum, events) \
-                VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-            let mut insert = transaction.prepare_cached(sql)?;
-            for page in pages {
-                let Acceptance { wall_us, age_ms } = page.accepted;
-                let (first, last) = (to_i64(page.first), to_i64(page.last));
-                let values = params![first, last, wall_us, age_ms, page.checksum(), &*page.bytes];
-                insert.execute(values)?;
-                bytes += u64::try_from(page.bytes.len()).unwrap_or(u64::MAX);
-            }
-        }
         let mut retention = self.retention.clone();
         retention.add(pages);
-        let pages_max = FREED_MIN.max(FREED_PER_PAGE * pages.len());
-        let first = pages.first().map_or(u64::MAX, |page| page.first);
-        let freed = free(&transaction, &mut retention, first, pages_max, now_ms)?;
-        before_commit(freed.unwrap_or_else(|| retention.oldest().map_or(0, |it| it.first - 1)));
-        transaction.commit()?;
+        match pages {
+            // Most commits are one page: one statement is a transaction of its own.
+            [page] if !retention.is_due(now_ms) => insert(&self.connection, page)?,
+            _ => {
+                let transaction = self.connection.transaction()?;
+                pages.iter().try_for_each(|page| insert(&transaction, page))?;
+                let pages_max = FREED_MIN.max(FREED_PER_PAGE * pages.len());
+                let first = pages.first().map_or(u64::MAX, |page| page.first);
+                if let Some(freed) = free(&transaction, &mut retention, first, pages_max, now_ms)? {
+                    before_commit(freed);
+                }
+                transaction.commit()?;
+            }
+        }
+        let bytes: usize = pages.iter().map(|page| page.bytes.len()).sum();
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.retention = retention;
         self.last = pages.last().map_or(self.last, |page| page.last);
         self.unsaved_bytes.fetch_add(bytes.max(COMMIT_BYTES_MIN), Ordering::Relaxed);
