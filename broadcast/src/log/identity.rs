@@ -6,9 +6,9 @@
 //! used), in which boot of the machine, and which file it is itself: a copy of the folder, or an
 //! older file written over a newer one, does not know its own inode and time of birth.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -113,7 +113,7 @@ impl Folder {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(path).map_err(fault)?;
         let lock_path = path.join(LOCK_NAME);
-        let lock = File::options().create(true).append(true).open(&lock_path);
+        let lock = private().create(true).append(true).open(&lock_path);
         let lock = lock.map_err(|error| FolderError::Io(lock_path.clone(), error))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), lock }),
@@ -122,9 +122,20 @@ impl Folder {
         }
     }
 
-    /// The path of a file in it.
-    pub fn file(&self, name: &str) -> PathBuf {
+    fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// The path of a database in it, which others cannot read: what the database makes beside it has
+    /// the same mode.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be made.
+    pub fn database(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.file(name);
+        private().create(true).append(true).open(&path)?;
+        Ok(path)
     }
 
     fn read(&self) -> Option<Record> {
@@ -154,7 +165,7 @@ impl Folder {
         let new = self.file(NEW_NAME);
         // A file that is left over could be one that somebody has copied here.
         let _ = fs::remove_file(&new);
-        let mut file = File::create_new(&new)?;
+        let mut file = private().create_new(true).write(true).open(&new)?;
         record.file = Birth::of(&file)?;
         serde_json::to_writer(&file, &record)?;
         file.write_all(b"\n")?;
@@ -162,6 +173,13 @@ impl Folder {
         fs::rename(&new, self.file(NAME))?;
         File::open(&self.path)?.sync_all()
     }
+}
+
+/// Files for us alone.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
 }
 
 /// The identity of an open log.

@@ -129,8 +129,12 @@ impl Opened {
                 StartError::Setting { setting: "DATA_DIR".to_owned(), fault: error.to_string() }
             }
         })?;
-        let path = folder.file(DATABASE_NAME);
-        let tickets_path = folder.file(tickets::NAME);
+        let cannot = |error: std::io::Error| StartError::Log {
+            path: settings.folder.clone(),
+            fault: error.to_string(),
+        };
+        let path = folder.database(DATABASE_NAME).map_err(cannot)?;
+        let tickets_path = folder.database(tickets::NAME).map_err(cannot)?;
         // A page can ask for another ticket: no reason to keep events from anybody.
         let tickets = Tickets::open(&tickets_path).unwrap_or_else(|error| {
             log::error!(
