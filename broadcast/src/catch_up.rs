@@ -38,6 +38,8 @@ pub struct CatchUp {
     /// Nothing was queued yet, and it begins with whatever is kept: if that is freed meanwhile, it
     /// begins with what is kept then.
     is_free_to_begin: bool,
+    /// It begins at a time, which may be that of the oldest kept event.
+    is_since: bool,
     work: Work,
 }
 
@@ -92,6 +94,7 @@ impl CatchUp {
         });
         let filter = Arc::new(Filter::new(&patterns, narrow));
         let is_first = start == Start::First;
+        let is_since = matches!(start, Start::Since(_));
         let (archive, wanted) = (Arc::clone(&worker.shared.archive), Arc::clone(&filter));
         let open = async move { archive.open(&start, &wanted, live).await };
         Self {
@@ -102,6 +105,7 @@ impl CatchUp {
             filter,
             place: 0,
             is_free_to_begin: is_first,
+            is_since,
             work: Work::Open(Box::pin(open)),
         }
     }
@@ -167,8 +171,9 @@ impl CatchUp {
                 self.work = Work::Nothing;
                 Poll::Ready(opened.map(|opening| {
                     self.place = opening.place;
-                    self.is_free_to_begin |=
-                        matches!(opening.recovered, Some(Recovery::Broken { .. }));
+                    let is_oldest = opening.place <= self.worker.shared.archive.kept_from();
+                    self.is_free_to_begin |= (self.is_since && is_oldest)
+                        || matches!(opening.recovered, Some(Recovery::Broken { .. }));
                     Turn::Opened(opening)
                 }))
             }

@@ -19,13 +19,13 @@ use shared::http::{HEALTHY, client_address, is_refused, json};
 use shared::occupancy::Occupancy;
 use shared::principal::Principal;
 
-use crate::archive::Start;
+use crate::census::Place;
 use crate::disconnect::Disconnect;
 use crate::outputs::events::page::PageError;
 use crate::outputs::events::{Query, QueryError, page, sse};
 use crate::outputs::websocket::Wish;
 use crate::refusal::Refusal;
-use crate::tickets::{Hold, TicketError};
+use crate::tickets::{Claim, TicketError};
 use crate::worker::Worker;
 
 pub mod events;
@@ -114,8 +114,8 @@ async fn route(
         Behind::Events => events(request, payload, outputs, is_upgrade).await,
         Behind::WebSocket | Behind::Health => {
             let shown = outputs.authenticate(request, Refusing::Upgrade).await?;
-            let (principal, hold) = shown.map(|it| (it.principal, it.hold)).unzip();
-            let wish = Wish { principal, hold: hold.flatten(), subscription: None };
+            let (principal, claim) = shown.map(|it| (it.principal, it.claim)).unzip();
+            let wish = Wish { principal, claim: claim.flatten(), subscription: None };
             websocket::upgrade(request, payload, outputs, wish).await
         }
     }
@@ -130,30 +130,33 @@ async fn events(
 ) -> Result<HttpResponse, Refusal> {
     let refusing = if is_upgrade { Refusing::Upgrade } else { Refusing::Request };
     let shown = outputs.authenticate(request, refusing).await?;
-    let Some(Shown { principal, hold }) = shown.or_else(|| outputs.anonymous()) else {
+    let Some(Shown { principal, claim }) = shown.or_else(|| outputs.anonymous()) else {
         return Err(refusing.unauthenticated("UNAUTHENTICATED"));
     };
     let query = Query::read(request.query_string())?;
     let worker = &outputs.worker;
     let patterns_max = worker.shared.limits.patterns_max;
     let is_stream = is_upgrade || events::wants_sse(request.headers());
-    let otherwise = if is_stream { Start::Live } else { Start::First };
-    let subscription = query.subscription(request, &principal, patterns_max, otherwise)?;
+    let subscription = query.subscription(request, &principal, patterns_max, is_stream)?;
     if is_upgrade {
-        let wish = Wish { principal: Some(principal), hold, subscription: Some(subscription) };
+        let wish = Wish { principal: Some(principal), claim, subscription: Some(subscription) };
         return websocket::upgrade(request, payload, outputs, wish).await;
     }
     if !is_stream {
         // A ticket is good for a stream.
-        if hold.is_some() {
+        if claim.is_some() {
             return Err(Refusal::Unauthorized("UNAUTHENTICATED"));
         }
         let (rule, link) = (query.page()?, events::without_start(request.query_string()));
-        return Ok(page::answer(worker, principal, subscription, rule, &link).await?);
+        // Who waits is a session as long.
+        let place = (!rule.wait.is_zero()).then(|| outputs.enter(request)).transpose()?;
+        let page = page::answer(worker, principal, subscription, rule, &link).await;
+        drop(place);
+        return Ok(page?);
     }
     let carried = query.carried()?;
-    let client = client_address(request.head(), &outputs.trusted_proxies);
-    let place = worker.shared.census.enter(client).ok_or(Refusal::TooManySessions)?;
+    let place = outputs.enter(request)?;
+    let hold = worker.shared.tickets.open_claimed(claim).await;
     Ok(sse::answer(worker, principal, subscription, carried, place, hold))
 }
 
@@ -189,8 +192,8 @@ impl Behind {
 pub struct Shown {
     /// Who it is.
     pub principal: Arc<Principal>,
-    /// The stream's hold on its ticket, if it was one.
-    pub hold: Option<Hold>,
+    /// The claim of a stream to its ticket, if it was one.
+    pub claim: Option<Claim>,
 }
 
 /// How a credential is refused.
@@ -256,11 +259,20 @@ impl Outputs {
         }
     }
 
+    /// Gives a session its place, which it has shown a credential for.
+    fn enter(&self, request: &HttpRequest) -> Result<Place, Refusal> {
+        let client = client_address(request.head(), &self.trusted_proxies);
+        let place = self.worker.shared.census.enter(client);
+        let mut place = place.ok_or(Refusal::TooManySessions)?;
+        place.settle();
+        Ok(place)
+    }
+
     /// Who those are that show nothing.
     fn anonymous(&self) -> Option<Shown> {
         let tokens = self.worker.shared.tokens.load();
         let principal = tokens.authenticate(&Credentials::Absent).ok()?;
-        Some(Shown { principal, hold: None })
+        Some(Shown { principal, claim: None })
     }
 
     /// Decides who asks by a credential in the head, or a ticket in the query, where there is one.
@@ -278,9 +290,9 @@ impl Outputs {
                 let tickets = &self.worker.shared.tickets;
                 let (path, query) = (request.path(), request.query_string());
                 let stream = format!("{path}?{}", events::without_start(query));
-                match tickets.admit(&ticket, &stream, &tokens, Instant::now()).await {
-                    Ok((principal, hold)) => {
-                        return Ok(Some(Shown { principal, hold: Some(hold) }));
+                match tickets.admit(&ticket, &stream, &tokens, Instant::now()) {
+                    Ok((principal, claim)) => {
+                        return Ok(Some(Shown { principal, claim: Some(claim) }));
                     }
                     // Nobody guesses: it was a good one.
                     Err(TicketError::Withdrawn) if refusing == Refusing::Request => {
@@ -290,7 +302,7 @@ impl Outputs {
                 }
             }
             (shown, _) => match tokens.authenticate(shown) {
-                Ok(principal) => return Ok(Some(Shown { principal, hold: None })),
+                Ok(principal) => return Ok(Some(Shown { principal, claim: None })),
                 Err(error) => refusing.unauthenticated(error.code()),
             },
         };

@@ -86,6 +86,13 @@ impl Hold {
     }
 }
 
+/// What a stream has shown to be let in, and what it is: nothing has changed by that yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    ticket: Digest,
+    stream: Digest,
+}
+
 #[derive(Debug)]
 struct Change {
     what: What,
@@ -95,8 +102,8 @@ struct Change {
 #[derive(Debug)]
 enum What {
     Give(Digest, Option<Digest>),
-    Open(Digest, Digest),
-    Forget(Digest),
+    Open(Claim),
+    Forget(Vec<Digest>),
 }
 
 /// Why a ticket does not admit.
@@ -156,33 +163,40 @@ impl Tickets {
         let text = URL_SAFE_NO_PAD.encode(secret);
         let digest = Digest::of(&text);
         let forgotten = self.known().give(digest, principal.digest, Use::WaitsSince(now), now);
-        for old in forgotten {
-            self.note(What::Forget(old)).await;
+        if !forgotten.is_empty() {
+            self.note(What::Forget(forgotten)).await;
         }
         self.note(What::Give(digest, principal.digest)).await;
         Ok(text)
     }
 
-    /// Opens the stream of a ticket, for the first time or again. `stream` is what is asked for, but
-    /// for where to begin: that moves from reconnect to reconnect.
+    /// Decides whether a ticket admits a stream, for the first time or again. `stream` is what is
+    /// asked for, but for where to begin: that moves from reconnect to reconnect. Nothing changes
+    /// yet, for the request may still be refused.
     ///
     /// # Errors
     ///
     /// [`TicketError`] says why it does not admit.
-    pub async fn admit(
+    pub fn admit(
         &self,
         text: &str,
         stream: &str,
         tokens: &Tokens,
         now: Instant,
-    ) -> Result<(Arc<Principal>, Hold), TicketError> {
-        let (digest, stream) = (Digest::of(text), Digest::of(stream));
-        let (principal, hold, is_first) = self.known().admit(&digest, stream, tokens, now)?;
+    ) -> Result<(Arc<Principal>, Claim), TicketError> {
+        let claim = Claim { ticket: Digest::of(text), stream: Digest::of(stream) };
+        Ok((self.known().admit(claim, tokens, now)?, claim))
+    }
+
+    /// Opens the stream that has a claim. An older one on the same ticket ends.
+    pub async fn open_claimed(&self, claim: Option<Claim>) -> Option<Hold> {
+        let claim = claim?;
+        let (hold, is_first) = self.known().open(claim)?;
         if is_first {
             // A restart must not forget a stream that its client believes to be open.
-            self.note(What::Open(digest, stream)).await;
+            self.note(What::Open(claim)).await;
         }
-        Ok((principal, hold))
+        Some(hold)
     }
 
     async fn note(&self, what: What) {
@@ -243,31 +257,33 @@ impl Known {
     }
 
     fn admit(
-        &mut self,
-        digest: &Digest,
-        stream: Digest,
+        &self,
+        claim: Claim,
         tokens: &Tokens,
         now: Instant,
-    ) -> Result<(Arc<Principal>, Hold, bool), TicketError> {
-        let ticket = self.by_digest.get_mut(digest).ok_or(TicketError::Unknown)?;
-        let is_first = match ticket.use_of {
-            Use::WaitsSince(since) if now - since <= UNOPENED_MAX => true,
-            Use::Opened(opened) if opened == stream => false,
+    ) -> Result<Arc<Principal>, TicketError> {
+        let ticket = self.by_digest.get(&claim.ticket).ok_or(TicketError::Unknown)?;
+        match ticket.use_of {
+            Use::WaitsSince(since) if now.saturating_duration_since(since) <= UNOPENED_MAX => {}
+            Use::Opened(opened) if opened == claim.stream => {}
             Use::WaitsSince(_) | Use::Opened(_) => return Err(TicketError::Unknown),
-        };
+        }
         let principal = tokens.principal_of(ticket.token.as_ref());
         let principal = principal.filter(|it| !it.is_expired(jiff::Timestamp::now()));
-        let principal = principal.ok_or(TicketError::Withdrawn)?;
-        ticket.use_of = Use::Opened(stream);
+        principal.ok_or(TicketError::Withdrawn)
+    }
+
+    /// Says whether it is the first opening; `None` if the ticket was forgotten meanwhile.
+    fn open(&mut self, claim: Claim) -> Option<(Hold, bool)> {
+        let number = self.by_digest.get(&claim.ticket)?.number;
+        self.order.remove(&number);
+        let number = self.next_number(claim.ticket);
+        let ticket = self.by_digest.get_mut(&claim.ticket)?;
+        ticket.number = number;
+        let is_first = matches!(ticket.use_of, Use::WaitsSince(_));
+        ticket.use_of = Use::Opened(claim.stream);
         let opening = ticket.openings.fetch_add(1, Ordering::Relaxed) + 1;
-        let hold = Hold { openings: Arc::clone(&ticket.openings), opening };
-        let old_number = ticket.number;
-        self.order.remove(&old_number);
-        let number = self.next_number(*digest);
-        if let Some(ticket) = self.by_digest.get_mut(digest) {
-            ticket.number = number;
-        }
-        Ok((principal, hold, is_first))
+        Some((Hold { openings: Arc::clone(&ticket.openings), opening }, is_first))
     }
 }
 
@@ -278,12 +294,17 @@ fn read(connection: &Connection) -> Result<Known, StoreError> {
         connection.prepare("SELECT digest, token, stream FROM tickets ORDER BY number")?;
     let mut rows = statement.query([])?;
     let now = Instant::now();
+    let mut forgotten = Vec::new();
     while let Some(row) = rows.next()? {
         let digest = Digest::from_bytes(row.get(0)?);
         let token: Option<[u8; 32]> = row.get(1)?;
         let stream: Option<[u8; 32]> = row.get(2)?;
         let use_of = stream.map_or(Use::WaitsSince(now), |it| Use::Opened(Digest::from_bytes(it)));
-        known.give(digest, token.map(Digest::from_bytes), use_of, now);
+        forgotten.extend(known.give(digest, token.map(Digest::from_bytes), use_of, now));
+    }
+    let mut delete = connection.prepare("DELETE FROM tickets WHERE digest = ?1")?;
+    for digest in forgotten {
+        delete.execute(params![digest.as_bytes()])?;
     }
     Ok(known)
 }
@@ -315,13 +336,15 @@ fn write(connection: &Connection, changes: &[Change]) -> Result<(), rusqlite::Er
                 let token = token.as_ref().map(Digest::as_bytes);
                 transaction.execute(sql, params![digest.as_bytes(), token])?;
             }
-            What::Open(digest, stream) => {
+            What::Open(Claim { ticket, stream }) => {
                 let sql = "UPDATE tickets SET stream = ?2 WHERE digest = ?1";
-                transaction.execute(sql, params![digest.as_bytes(), stream.as_bytes()])?;
+                transaction.execute(sql, params![ticket.as_bytes(), stream.as_bytes()])?;
             }
-            What::Forget(digest) => {
-                let sql = "DELETE FROM tickets WHERE digest = ?1";
-                transaction.execute(sql, params![digest.as_bytes()])?;
+            What::Forget(digests) => {
+                let mut delete = transaction.prepare("DELETE FROM tickets WHERE digest = ?1")?;
+                for digest in digests {
+                    delete.execute(params![digest.as_bytes()])?;
+                }
             }
         }
     }

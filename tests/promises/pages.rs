@@ -8,7 +8,7 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use crate::client::{Subscriber, fire, let_pass};
+use crate::client::{Subscriber, fire, let_pass, post};
 use crate::event_stream::get;
 use crate::gateway::{Gateway, Process, TOKEN};
 use crate::history::Cursor;
@@ -59,6 +59,31 @@ async fn pages_follow_one_another_and_hold_everything_once() {
         let cursors: Vec<_> = all.iter().map(cursor_of).collect();
         let kept: Vec<_> = all_kept(&gateway, &["a"]).await.iter().map(cursor_of).collect();
         assert_eq!(cursors, kept);
+    }
+}
+
+/// A page looks through so much and no more: what it has not come to is on the next one, however long
+/// one was ready to wait.
+#[tokio::test]
+async fn a_page_that_is_waited_for_skips_nothing_that_it_has_not_looked_at() {
+    let gateway = Gateway::open();
+    let padding = "x".repeat(100_000);
+    for number in 0..90 {
+        let subject = if number == 80 { "needle" } else { "hay" };
+        let body = json!({"event": "a", "subject": subject, "data": {"n": number, "p": padding}});
+        let response = post(&gateway, body.to_string()).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+    }
+    let mut response = get(&gateway.broadcast, "subject=needle&wait=1").send().await.unwrap();
+    loop {
+        let next = next(&response).expect("a next page");
+        let page = events(response).await;
+        if let [event] = &page[..] {
+            assert_eq!(event["data"]["n"], 80);
+            return;
+        }
+        assert!(page.is_empty(), "{}", page.len());
+        response = follow(next).await;
     }
 }
 

@@ -81,6 +81,33 @@ async fn a_ticket_admits_the_reconnects_of_its_stream_also_across_restarts() {
     }
 }
 
+/// Only a stream opens a ticket: whatever else shows it is refused, and leaves it and its stream as
+/// they are.
+#[tokio::test]
+async fn a_ticket_is_good_for_its_stream_and_for_nothing_else() {
+    let gateway = Gateway::open();
+    let ticket = ticket(&gateway.broadcast, TOKEN).await;
+    let refused = async |open: bool| {
+        let page =
+            reqwest::get(format!("{}/events?type=a&ticket={ticket}", gateway.broadcast.url()));
+        assert_eq!(page.await.unwrap().status(), 401);
+        let other = format!("{}/tickets?ticket={ticket}", gateway.broadcast.url());
+        let other = reqwest::Client::new().post(other).send().await.unwrap();
+        assert_eq!(other.status(), 401);
+        let bad = by_ticket(&gateway.broadcast, &ticket, "type=a&last=x").send().await.unwrap();
+        assert_eq!(bad.status(), 400);
+        if open {
+            let another = by_ticket(&gateway.broadcast, &ticket, "type=b").send().await.unwrap();
+            assert_eq!(another.status(), 401);
+        }
+    };
+    refused(false).await;
+    let mut stream = EventStream::open_by(&gateway.broadcast, &ticket, "type=a").await;
+    refused(true).await;
+    fire(&gateway, "a", "1").await;
+    assert_eq!(stream.event().await.text(), "1");
+}
+
 #[tokio::test]
 async fn a_ticket_is_good_for_one_stream_at_a_time() {
     let gateway = Gateway::open();

@@ -52,16 +52,21 @@ impl Checkpoint {
         let (stop, stopped) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
             let _fatal = Fatal("the checkpoint");
+            let mut is_failing = false;
             while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
                 let written = unsaved.load(Ordering::Relaxed);
                 if written >= ENOUGH_BYTES {
                     match save(&connection, &pen) {
-                        Ok(()) => unsaved.fetch_sub(written, Ordering::Relaxed),
-                        Err(error) => {
-                            log::warn!("a checkpoint failed, it is tried again: {error}");
-                            continue;
+                        Ok(()) => {
+                            unsaved.fetch_sub(written, Ordering::Relaxed);
+                            is_failing = false;
                         }
-                    };
+                        // It is tried again and again, and said once.
+                        Err(error) if !std::mem::replace(&mut is_failing, true) => {
+                            log::warn!("a checkpoint failed, it is tried again: {error}");
+                        }
+                        Err(_) => {}
+                    }
                 }
             }
         });

@@ -41,7 +41,7 @@ pub struct Beginning {
     /// The last offset that was or may have been given.
     pub last: u64,
     /// Cursors below this one may miss events: what was between was lost with the power.
-    pub whole_from: Option<u64>,
+    pub whole_from: u64,
     /// The log's clock.
     pub clock: Clock,
 }
@@ -71,6 +71,8 @@ struct Record {
     begun_at: u64,
     /// Offsets up to this one may have been given.
     reserved: u64,
+    /// Cursors below this one may miss events.
+    whole_from: u64,
     /// The boot of the machine in which that was so.
     boot: String,
     clock_base_ms: i64,
@@ -209,7 +211,7 @@ impl Identity {
             None => Beginning {
                 epoch: Epoch::random(),
                 last: kept.last,
-                whole_from: None,
+                whole_from: 0,
                 clock: Clock::continuing(kept.age_ms),
             },
         };
@@ -219,6 +221,7 @@ impl Identity {
             opened_at: kept.last,
             begun_at: beginning.last,
             reserved: beginning.last + RESERVE,
+            whole_from: beginning.whole_from,
             boot: boot.to_owned(),
             clock_base_ms: beginning.clock.base_ms(),
             is_synced,
@@ -291,7 +294,7 @@ impl Record {
         let lost = (!is_whole).then_some(self.reserved);
         // After a loss new offsets begin far behind the last one that is kept.
         let last = lost.unwrap_or(kept.last.max(self.begun_at));
-        Beginning { epoch, last, whole_from: lost, clock }
+        Beginning { epoch, last, whole_from: lost.unwrap_or(self.whole_from), clock }
     }
 }
 

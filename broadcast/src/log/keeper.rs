@@ -151,7 +151,7 @@ impl Opened {
         let kept = store.kept().map_err(damaged)?;
         let (identity, beginning) = Identity::begin(folder, kept, is_synced, &boot_id())
             .map_err(|error| damaged(StoreError::System(error.to_string())))?;
-        let whole_from = store.begin(identity.starts(), beginning.whole_from).map_err(damaged)?;
+        store.begin(identity.starts()).map_err(damaged)?;
         let mut recent = Recent::new(settings.cache_bytes, store.last());
         let retries = remember(&store, &mut recent, beginning.clock).map_err(damaged)?;
         let readers: Result<Vec<Reader>, _> = (0..READERS).map(|_| Reader::start(&path)).collect();
@@ -161,7 +161,7 @@ impl Opened {
         // After a loss of power the next offset is far behind the last one that is kept.
         let ends = (store.earliest(), store.last().max(beginning.last));
         let readers = readers.map_err(damaged)?;
-        let archive = Archive::new(beginning.epoch, ends, whole_from, recent, readers);
+        let archive = Archive::new(beginning.epoch, ends, beginning.whole_from, recent, readers);
         let (events, _) = store.totals();
         log::info!(events, earliest = ends.0, last = ends.1; "the log is open");
         let keeper = Keeper {

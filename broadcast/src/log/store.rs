@@ -141,20 +141,14 @@ impl Store {
         Ok(value.unwrap_or_default())
     }
 
-    /// Notes the count of starts and where cursors begin to be whole, and syncs it.
+    /// Notes the count of starts, and syncs it.
     ///
     /// # Errors
     ///
     /// The database cannot be written.
-    pub fn begin(&mut self, starts: u64, whole_from: Option<u64>) -> Result<u64, StoreError> {
-        let whole_from =
-            whole_from.map_or_else(|| self.state("whole_from"), |it| Ok(to_i64(it)))?;
-        let transaction = self.connection.transaction()?;
-        set(&transaction, "starts", to_i64(starts))?;
-        set(&transaction, "whole_from", whole_from)?;
-        transaction.commit()?;
-        self.checkpoint()?;
-        Ok(u64::try_from(whole_from).unwrap_or_default())
+    pub fn begin(&mut self, starts: u64) -> Result<(), StoreError> {
+        set(&self.connection, "starts", to_i64(starts))?;
+        self.checkpoint()
     }
 
     /// How much was written since the last checkpoint, about; set back by whoever makes one.

@@ -126,7 +126,7 @@ impl Query {
         request: &HttpRequest,
         principal: &Principal,
         patterns_max: usize,
-        otherwise: Start,
+        is_stream: bool,
     ) -> Result<Subscription, QueryError> {
         if self.types.len() > patterns_max || self.sources.len() > patterns_max {
             return Err(QueryError::TooManyEvents);
@@ -140,7 +140,8 @@ impl Query {
         if self.types.is_empty() {
             patterns.clone_from(&principal.grant.subscribe);
         }
-        let start = self.start(request)?.unwrap_or(otherwise);
+        let otherwise = if is_stream { Start::Live } else { Start::First };
+        let start = self.start(request, is_stream)?.unwrap_or(otherwise);
         let sources = self.sources.iter().map(|text| SourceRule::parse(text)).collect();
         let subject = self.subject.as_deref().map(Into::into);
         Ok(Subscription { patterns, narrow: Narrow { sources, subject }, start })
@@ -148,8 +149,9 @@ impl Query {
 
     /// Where to begin. What a browser has seen last, and says in a header, goes before the query,
     /// which stays the same at each reconnect.
-    fn start(&self, request: &HttpRequest) -> Result<Option<Start>, QueryError> {
-        if let Some(last) = request.headers().get("last-event-id").filter(|it| !it.is_empty()) {
+    fn start(&self, request: &HttpRequest, is_stream: bool) -> Result<Option<Start>, QueryError> {
+        let seen = request.headers().get("last-event-id").filter(|it| is_stream && !it.is_empty());
+        if let Some(last) = seen {
             let last = last.to_str().map_err(|_| QueryError::Resume)?;
             let cursor = Cursor::from_str(last).map_err(|_| QueryError::Resume)?;
             return Ok(Some(Start::After(cursor)));
@@ -228,7 +230,7 @@ mod tests {
             request = request.insert_header(("last-event-id", id));
         }
         let principal = principal(&["a.>", "b"]);
-        Query::read(query)?.subscription(&request.to_http_request(), &principal, 3, Start::Live)
+        Query::read(query)?.subscription(&request.to_http_request(), &principal, 3, true)
     }
 
     #[test]

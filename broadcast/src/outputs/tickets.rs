@@ -13,7 +13,7 @@ use crate::refusal::Refusal;
 pub async fn give(request: &HttpRequest, outputs: &Outputs) -> Result<HttpResponse, Refusal> {
     let shown = outputs.authenticate(request, Refusing::Request).await?;
     // A ticket buys no other ticket: it is good for one stream.
-    let shown = shown.filter(|shown| shown.hold.is_none()).or_else(|| outputs.anonymous());
+    let shown = shown.filter(|shown| shown.claim.is_none()).or_else(|| outputs.anonymous());
     let shown = shown.ok_or(Refusal::Unauthorized("UNAUTHENTICATED"))?;
     let tickets = &outputs.worker.shared.tickets;
     let ticket = tickets.give(&shown.principal, Instant::now()).await.map_err(|error| {

@@ -31,7 +31,7 @@ use crate::outputs::websocket::client::Client;
 use crate::outputs::{CanUpgrade, Outputs, mark_can_upgrade};
 use crate::refusal::Refusal;
 use crate::subscription::Subscription;
-use crate::tickets::Hold;
+use crate::tickets::{Claim, Hold};
 use crate::worker::Worker;
 
 pub mod client;
@@ -45,7 +45,11 @@ pub mod reader;
 #[derive(Debug)]
 pub struct Beginning {
     place: Place,
-    wish: Wish,
+    principal: Option<Arc<Principal>>,
+    /// Its hold on the ticket that let it in, if one did.
+    hold: Option<Hold>,
+    /// What it wants, if it has said so in its request.
+    subscription: Option<Subscription>,
 }
 
 /// What a client has shown and asked for in its request.
@@ -53,8 +57,8 @@ pub struct Beginning {
 pub struct Wish {
     /// Who it is, if it has shown that.
     pub principal: Option<Arc<Principal>>,
-    /// Its hold on the ticket that it has shown, if it was one.
-    pub hold: Option<Hold>,
+    /// Its claim to the ticket that it has shown, if it was one.
+    pub claim: Option<Claim>,
     /// What it wants, if it has said so.
     pub subscription: Option<Subscription>,
 }
@@ -91,7 +95,10 @@ pub async fn upgrade(
             .map_err(|_| Refusal::InvalidRequest)?;
     // The library's way to write is not ours: its body would be polled for ever.
     response = response.set_body(BoxBody::new(()));
-    response.extensions_mut().insert(Beginning { place, wish });
+    let Wish { principal, claim, subscription } = wish;
+    let hold = outputs.worker.shared.tickets.open_claimed(claim).await;
+    let beginning = Beginning { place, principal, hold, subscription };
+    response.extensions_mut().insert(beginning);
     Ok(response)
 }
 

@@ -21,19 +21,22 @@ async fn a_ticket_opens_its_stream_within_30_s_and_again_as_long_as_its_token_li
     let now = Instant::now();
     let (good, late) = (ticket(&tickets, now).await, ticket(&tickets, now).await);
     let tokens = tokens(LINE);
-    let (principal, first) = tickets.admit(&good, "a", &tokens, now).await.unwrap();
+    let (principal, claim) = tickets.admit(&good, "a", &tokens, now).unwrap();
+    let first = tickets.open_claimed(Some(claim)).await.unwrap();
     assert_eq!(&*principal.name, "all");
     let later = now + Duration::from_secs(31);
-    let refused = async |text: &str, stream: &str, tokens: &Tokens| {
-        tickets.admit(text, stream, tokens, later).await.unwrap_err()
+    let refused = |text: &str, stream: &str, tokens: &Tokens| {
+        tickets.admit(text, stream, tokens, later).unwrap_err()
     };
-    assert_eq!(refused(&late, "a", &tokens).await, TicketError::Unknown);
-    assert_eq!(refused(&good, "another", &tokens).await, TicketError::Unknown);
+    assert_eq!(refused(&late, "a", &tokens), TicketError::Unknown);
+    assert_eq!(refused(&good, "another", &tokens), TicketError::Unknown);
     assert!(!first.is_superseded());
-    let (_, second) = tickets.admit(&good, "a", &tokens, later).await.unwrap();
+    let (_, claim) = tickets.admit(&good, "a", &tokens, later).unwrap();
+    assert!(!first.is_superseded(), "a request that is refused after all changes nothing");
+    let second = tickets.open_claimed(Some(claim)).await.unwrap();
     assert!(first.is_superseded() && !second.is_superseded());
-    assert_eq!(refused(&good, "a", &Tokens::default()).await, TicketError::Withdrawn);
-    assert_eq!(refused("x", "a", &tokens).await, TicketError::Unknown);
+    assert_eq!(refused(&good, "a", &Tokens::default()), TicketError::Withdrawn);
+    assert_eq!(refused("x", "a", &tokens), TicketError::Unknown);
 }
 
 #[tokio::test]
@@ -44,12 +47,13 @@ async fn an_opened_stream_is_remembered_by_the_next_process() {
     let tickets = Tickets::open(&path).unwrap();
     let text = ticket(&tickets, now).await;
     let tokens = tokens(LINE);
-    tickets.admit(&text, "a", &tokens, now).await.unwrap();
+    let (_, claim) = tickets.admit(&text, "a", &tokens, now).unwrap();
+    tickets.open_claimed(Some(claim)).await.unwrap();
     drop(tickets);
     let again = Tickets::open(&path).unwrap();
     let later = now + Duration::from_secs(3600);
-    assert!(again.admit(&text, "b", &tokens, later).await.is_err());
-    assert!(again.admit(&text, "a", &tokens, later).await.is_ok());
+    assert!(again.admit(&text, "b", &tokens, later).is_err());
+    assert!(again.admit(&text, "a", &tokens, later).is_ok());
 }
 
 #[test]
@@ -65,7 +69,8 @@ fn those_that_were_not_opened_go_first_and_then_those_not_used_for_longest() {
     let later = now + Duration::from_secs(31);
     assert_eq!(known.give(digest(TICKETS_MAX), None, opened, later), [digest(0)]);
     let tokens = tokens("anonymous");
-    assert!(known.admit(&digest(1), digest(0), &tokens, later).is_ok());
+    let claim = Claim { ticket: digest(1), stream: digest(0) };
+    assert!(known.admit(claim, &tokens, later).is_ok() && known.open(claim).is_some());
     assert_eq!(known.give(digest(TICKETS_MAX + 1), None, opened, later), [digest(2)]);
     assert_eq!(known.order.len(), known.by_digest.len());
 }

@@ -29,7 +29,7 @@ fn used(is_synced: bool) -> (TempDir, Beginning) {
 fn a_restart_keeps_epoch_and_offsets() {
     let (folder, first) = used(false);
     let (_, second) = begin(folder.path(), kept(100, 1), false, BOOT);
-    assert_eq!((&second.epoch, second.last, second.whole_from), (&first.epoch, 100, None));
+    assert_eq!((&second.epoch, second.last, second.whole_from), (&first.epoch, 100, 0));
     // A start that was cut short between the file and the database.
     let (_, third) = begin(folder.path(), kept(100, 1), false, BOOT);
     assert_eq!((third.epoch, third.clock), (first.epoch, first.clock));
@@ -40,7 +40,7 @@ fn after_a_power_loss_no_offset_that_may_have_been_given_is_given_again() {
     let (folder, first) = used(false);
     let (_, second) = begin(folder.path(), kept(100, 1), false, OTHER_BOOT);
     assert_eq!(second.epoch, first.epoch);
-    assert_eq!((second.last, second.whole_from), (RESERVE, Some(RESERVE)));
+    assert_eq!((second.last, second.whole_from), (RESERVE, RESERVE));
 }
 
 #[test]
@@ -48,7 +48,25 @@ fn a_start_after_a_power_loss_that_gave_no_offset_is_remembered() {
     let (folder, _) = used(false);
     begin(folder.path(), kept(100, 1), false, OTHER_BOOT);
     let (_, third) = begin(folder.path(), kept(100, 2), false, OTHER_BOOT);
-    assert_eq!((third.last, third.whole_from), (RESERVE, None));
+    assert_eq!((third.last, third.whole_from), (RESERVE, RESERVE));
+}
+
+#[test]
+fn a_start_after_a_power_loss_that_was_cut_short_forgets_nothing_of_it() {
+    let (folder, first) = used(false);
+    begin(folder.path(), kept(100, 1), false, OTHER_BOOT);
+    // The database's count of starts was not raised.
+    let (_, third) = begin(folder.path(), kept(100, 1), false, OTHER_BOOT);
+    assert_eq!((third.epoch, third.last, third.whole_from), (first.epoch, RESERVE, RESERVE));
+}
+
+#[test]
+fn another_epoch_begins_whole() {
+    let (folder, first) = used(false);
+    begin(folder.path(), kept(100, 1), false, OTHER_BOOT);
+    let (_, third) = begin(folder.path(), kept(99, 2), false, OTHER_BOOT);
+    assert_ne!(third.epoch, first.epoch);
+    assert_eq!((third.last, third.whole_from), (99, 0));
 }
 
 #[test]
@@ -71,12 +89,12 @@ fn another_database_file_has_another_epoch() {
 fn what_was_synced_is_whole_in_another_boot() {
     let (folder, _) = used(true);
     let (_, second) = begin(folder.path(), kept(100, 1), false, OTHER_BOOT);
-    assert_eq!((second.last, second.whole_from), (100, None));
+    assert_eq!((second.last, second.whole_from), (100, 0));
     let (folder, _) = used(false);
     let (identity, _) = begin(folder.path(), kept(100, 1), false, BOOT);
     identity.end(120).unwrap();
     let (_, third) = begin(folder.path(), kept(120, 2), false, OTHER_BOOT);
-    assert_eq!((third.last, third.whole_from), (120, None));
+    assert_eq!((third.last, third.whole_from), (120, 0));
 }
 
 #[test]

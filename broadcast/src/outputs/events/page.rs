@@ -1,14 +1,18 @@
 //! A page of kept events (WIRE §3.2), which can be waited for.
 
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_web::HttpResponse;
-use actix_web::body::BoxBody;
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LINK};
+use bytes::Bytes;
 use jiff::Timestamp;
 use shared::memory::Held;
 use shared::principal::Principal;
@@ -33,6 +37,8 @@ use crate::worker::{Output, Worker};
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// So many readings make a page, at most: it may be empty, and the next one goes on behind it.
 const READINGS_MAX: usize = 64;
+/// How often one looks while a page is waited for, though nobody was told.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How often a page begins anew because retention was faster.
 const ATTEMPTS_MAX: usize = 8;
 
@@ -62,16 +68,18 @@ pub async fn answer(
         opening = archive.open(&subscription.start, &filter, archive.end()).await?;
         page.place = opening.place;
     }
-    if page.is_empty() && rule.wait > Duration::ZERO {
+    // Where there is more to look through, the next page goes on with it at once.
+    if page.is_empty() && page.is_at_end && rule.wait > Duration::ZERO {
         let watch = Watch::begin(worker, principal, &subscription);
-        while page.is_empty() {
-            // What came before the watch began is there now; what comes after it tells us.
+        loop {
+            // What came before the watch began is there now; what comes after it tells us. Events of
+            // other types tell nobody: without a look now and then, the place could be freed.
             page.fill(&filter).await?;
-            if page.is_empty() && !watch.wait_until(deadline).await? {
-                // Whatever was offered meanwhile was not for us.
-                page.place = page.place.max(worker.with_hub(|hub| hub.position()));
+            let now = Instant::now();
+            if !page.is_empty() || !page.is_at_end || now >= deadline {
                 break;
             }
+            watch.wait_until(deadline.min(now + LOOK_EVERY)).await?;
         }
     }
     Ok(page.into_response(&opening, query))
@@ -82,6 +90,8 @@ struct Page<'a> {
     worker: &'a Worker,
     /// There is nothing else for it up to this offset.
     place: u64,
+    /// That is the end of the log.
+    is_at_end: bool,
     room: usize,
     count: usize,
     body: Vec<u8>,
@@ -91,7 +101,7 @@ struct Page<'a> {
 impl<'a> Page<'a> {
     fn begin(worker: &'a Worker, place: u64, limit: usize) -> Self {
         let held = worker.shared.memory.hold(0);
-        Self { worker, place, room: limit, count: 0, body: vec![b'['], held }
+        Self { worker, place, is_at_end: false, room: limit, count: 0, body: vec![b'['], held }
     }
 
     fn is_empty(&self) -> bool {
@@ -101,6 +111,7 @@ impl<'a> Page<'a> {
     /// Reads on until the page is full, or there is nothing more, or it was long enough.
     async fn fill(&mut self, filter: &Arc<Filter>) -> Result<(), ReadError> {
         let archive = &self.worker.shared.archive;
+        self.is_at_end = false;
         for _ in 0..READINGS_MAX {
             if self.room == 0 || self.body.len() >= PAGE_BYTES_MAX {
                 break;
@@ -108,7 +119,8 @@ impl<'a> Page<'a> {
             let before = self.place;
             let excerpt = archive.read(before, filter, PAGE_BYTES_MAX - self.body.len()).await?;
             self.take(excerpt);
-            if self.place == before || self.place >= archive.end() {
+            self.is_at_end = self.place == before || self.place >= archive.end();
+            if self.is_at_end {
                 break;
             }
             // What is in memory is read without a pause: others have their turn.
@@ -141,7 +153,9 @@ impl<'a> Page<'a> {
         let epoch = &self.worker.shared.archive.epoch;
         self.body.push(b']');
         self.worker.count_deliveries(self.count);
-        let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(self.body));
+        let Self { body, held, place, .. } = self;
+        let body = Body { bytes: Some(body.into()), held };
+        let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(body));
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/cloudevents-batch+json; charset=utf-8");
         headers.insert(CONTENT_TYPE, kind);
@@ -151,13 +165,36 @@ impl<'a> Page<'a> {
                 headers.insert(name, value);
             }
         };
-        add(LINK, format!("</events?{query}after={}>; rel=\"next\"", epoch.at(self.place)));
+        add(LINK, format!("</events?{query}after={}>; rel=\"next\"", epoch.at(place)));
         if let Some(Recovery::Broken { earliest }) = opening.recovered {
             add(HeaderName::from_static("gateway-recovered"), "false".to_owned());
             let earliest = epoch.at(earliest).to_string();
             add(HeaderName::from_static("gateway-earliest"), earliest);
         }
         response
+    }
+}
+
+/// A page on its way, on the account of memory until the client has it.
+struct Body {
+    bytes: Option<Bytes>,
+    held: Held,
+}
+
+impl MessageBody for Body {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let bytes = self.bytes.take();
+        self.held.resize(bytes.as_ref().map_or(0, Bytes::len));
+        Poll::Ready(bytes.map(Ok))
     }
 }
 
@@ -191,13 +228,11 @@ impl Watch {
         Self { watcher, worker: Rc::clone(worker), id, arrival }
     }
 
-    /// Says whether there may be something now, or else the time is over.
-    async fn wait_until(&self, deadline: Instant) -> Result<bool, PageError> {
-        let is_told = timeout_at(deadline, self.watcher.told.notified()).await.is_ok();
-        match self.watcher.ended.get() {
-            Some(disconnect) => Err(PageError::Ended(disconnect)),
-            None => Ok(is_told),
-        }
+    /// Waits until there may be something, or the time is over.
+    async fn wait_until(&self, deadline: Instant) -> Result<(), PageError> {
+        // Either way one looks.
+        let _ = timeout_at(deadline, self.watcher.told.notified()).await;
+        self.watcher.ended.get().map_or(Ok(()), |disconnect| Err(PageError::Ended(disconnect)))
     }
 }
 

@@ -132,10 +132,9 @@ impl Stream {
         principal: Arc<Principal>,
         subscription: Subscription,
         carried: Carried,
-        mut place: Place,
+        place: Place,
         hold: Option<Hold>,
     ) -> Self {
-        place.settle();
         let format = match carried {
             Carried::Data => &DATA,
             Carried::CloudEvent => &CLOUDEVENTS,

@@ -16,11 +16,11 @@ use crate::catch_up::CatchUp;
 use crate::census::Place;
 use crate::disconnect::Disconnect;
 use crate::filter::Narrow;
+use crate::outputs::websocket::Beginning;
 use crate::outputs::websocket::connection::{CLOSE_TIMEOUT, Connection, Phase};
 use crate::outputs::websocket::frame;
 use crate::outputs::websocket::native::{Court, Reaction};
 use crate::outputs::websocket::reader::{Incoming, Reader};
-use crate::outputs::websocket::{Beginning, Wish};
 use crate::pace::Pace;
 use crate::patience::{Due, Patience};
 use crate::tickets::Hold;
@@ -70,7 +70,7 @@ impl Client {
         worker: Rc<Worker>,
         (socket, mut admission): (Socket, Admission),
         first: &Bytes,
-        Beginning { place, wish: Wish { principal, hold, subscription } }: Beginning,
+        Beginning { place, principal, hold, subscription }: Beginning,
     ) -> Self {
         admission.unleash();
         let now = Instant::now();
