@@ -152,7 +152,7 @@ impl Archive {
 
     /// The oldest place after which everything is there.
     pub fn earliest(&self) -> u64 {
-        self.earliest.load(Ordering::SeqCst).max(self.whole_from)
+        self.kept_from().max(self.whole_from)
     }
 
     /// The place before the oldest kept event, whatever was lost behind it.

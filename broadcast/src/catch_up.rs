@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,8 +39,6 @@ pub struct CatchUp {
     /// Nothing was queued yet, and it begins with whatever is kept: if that is freed meanwhile, it
     /// begins with what is kept then.
     is_free_to_begin: bool,
-    /// It begins at a time, which may be that of the oldest kept event.
-    is_since: bool,
     work: Work,
 }
 
@@ -93,8 +92,8 @@ impl CatchUp {
             hub.position()
         });
         let filter = Arc::new(Filter::new(&patterns, narrow));
-        let is_first = start == Start::First;
-        let is_since = matches!(start, Start::Since(_));
+        // At a time, too, it may turn out to begin with the oldest.
+        let is_free_to_begin = matches!(start, Start::First | Start::Since(_));
         let (archive, wanted) = (Arc::clone(&worker.shared.archive), Arc::clone(&filter));
         let open = async move { archive.open(&start, &wanted, live).await };
         Self {
@@ -104,8 +103,7 @@ impl CatchUp {
             patterns,
             filter,
             place: 0,
-            is_free_to_begin: is_first,
-            is_since,
+            is_free_to_begin,
             work: Work::Open(Box::pin(open)),
         }
     }
@@ -172,7 +170,7 @@ impl CatchUp {
                 Poll::Ready(opened.map(|opening| {
                     self.place = opening.place;
                     let is_oldest = opening.place <= self.worker.shared.archive.kept_from();
-                    self.is_free_to_begin |= (self.is_since && is_oldest)
+                    self.is_free_to_begin = (self.is_free_to_begin && is_oldest)
                         || matches!(opening.recovered, Some(Recovery::Broken { .. }));
                     Turn::Opened(opening)
                 }))
@@ -255,24 +253,20 @@ impl CatchUp {
 
     /// Queues what the outbox has room for.
     fn queue(&mut self) {
-        let Work::Queue(ready) = &self.work else { return };
+        let Work::Queue(mut ready) = mem::replace(&mut self.work, Work::Nothing) else { return };
         let begun = ready.next;
-        let mut next = begun;
-        while next < ready.offsets.len() {
-            let (start, end) = ready.frames.range(next);
-            if !self.has_room(end - start) || self.outbox.offer(&ready.frames, next).is_err() {
-                break;
-            }
-            next += 1;
+        while ready.next < ready.offsets.len()
+            && self.has_room(ready.next_bytes())
+            && self.outbox.offer(&ready.frames, ready.next).is_ok()
+        {
+            ready.next += 1;
         }
-        self.worker.count_deliveries(next - begun);
-        self.is_free_to_begin &= next == 0;
-        if let Work::Queue(ready) = &mut self.work {
-            ready.next = next;
-            if next == ready.offsets.len() {
-                self.place = ready.place;
-                self.work = Work::Nothing;
-            }
+        self.worker.count_deliveries(ready.next - begun);
+        self.is_free_to_begin &= ready.next == 0;
+        if ready.next == ready.offsets.len() {
+            self.place = ready.place;
+        } else {
+            self.work = Work::Queue(ready);
         }
     }
 

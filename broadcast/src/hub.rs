@@ -89,9 +89,10 @@ impl Hub {
     }
 
     /// Offers a session only some of the events of its types.
-    pub fn narrow(&mut self, id: SessionId, narrow: Narrow) {
+    pub fn narrow(&mut self, id: SessionId, narrow: &Narrow) {
         if let Some(subscriber) = self.subscribers.get_mut(id.0) {
-            subscriber.narrow = Some(Box::new(narrow));
+            // Most want all of them, and pay nothing for those who do not.
+            subscriber.narrow = (!narrow.is_open()).then(|| Box::new(narrow.clone()));
         }
     }
 

@@ -37,6 +37,7 @@ use crate::outputs::{Outputs, websocket};
 use crate::worker::{Limits, Shared, Worker};
 
 pub mod archive;
+pub mod bell;
 pub mod catch_up;
 pub mod census;
 pub mod cloudevents;

@@ -21,7 +21,7 @@ use crate::log::keeper::{Keeper, Opened};
 use crate::log::page::{Acceptance, Page};
 use crate::log::retries::{Known, Retries};
 use crate::log::store::StoreError;
-use crate::log::submission::{Entry, Inbox, News, Progress, Submission};
+use crate::log::submission::{Arrival, Entry, Inbox, News, Progress, Submission};
 use crate::log::tally::Tally;
 use crate::metrics::Metrics;
 use crate::publication::Publication;
@@ -139,14 +139,7 @@ impl Log {
             tokio::select! {
                 biased;
                 submission = self.submissions.recv() => match submission {
-                    Some(Submission::Count(event_type, tally)) => {
-                        self.count(event_type, tally).await;
-                    }
-                    Some(Submission::Events { entries, bytes, last_number, progress }) => {
-                        let mut gathered = Gathered::default();
-                        self.gather(entries, bytes, last_number, progress, &mut gathered);
-                        self.commit(gathered).await;
-                    }
+                    Some(first) => self.commit(first).await,
                     None => break,
                 },
                 () = tokio::time::sleep(rest) => {
@@ -188,17 +181,15 @@ impl Log {
     /// Takes events into the next commit, but for those that were accepted already.
     fn gather(
         &mut self,
-        entries: Vec<Entry>,
-        bytes: usize,
-        last_number: u64,
-        progress: Arc<Progress>,
+        Arrival { entries, bytes, last_number, progress }: Arrival,
         gathered: &mut Gathered,
     ) {
         let now_ms = self.keeper.clock().now_ms();
         let mut report = Report { progress, last_number, news: Vec::new(), hanging: Vec::new() };
         gathered.bytes += bytes;
         for Entry { number, terms, event } in entries {
-            let known = self.retries.find(&event, now_ms).filter(|_| terms.may_be_retry).cloned();
+            let digest = self.retries.digest(&event);
+            let known = self.retries.find(digest, now_ms).filter(|_| terms.may_be_retry).cloned();
             if known.as_ref().is_none_or(|known| known.offset > self.last_offset) {
                 report.hanging.push(number);
             }
@@ -220,7 +211,7 @@ impl Log {
                     let known = Known { offset, tally };
                     gathered.tallies.extend(known.tally.clone().map(|tally| (index, tally)));
                     gathered.remembered +=
-                        usize::from(self.retries.remember(&event, known.clone(), now_ms));
+                        usize::from(self.retries.remember(digest, known.clone(), now_ms));
                     gathered.events.push(event);
                     known
                 }
@@ -233,16 +224,21 @@ impl Log {
     }
 
     /// Takes what else waits into the same batch, keeps it, and says so when every worker has it.
-    async fn commit(&mut self, mut gathered: Gathered) {
-        let mut counts = Vec::new();
-        while gathered.events.len() < BATCH_EVENTS_MAX && gathered.bytes < BATCH_BYTES_MAX {
-            match self.submissions.try_recv() {
-                Ok(Submission::Events { entries, bytes, last_number, progress }) => {
-                    self.gather(entries, bytes, last_number, progress, &mut gathered);
+    async fn commit(&mut self, first: Submission) {
+        let (mut gathered, mut counts) = (Gathered::default(), Vec::new());
+        let mut next = Some(first);
+        while let Some(submission) = next {
+            match submission {
+                Submission::Events(arrival) => self.gather(arrival, &mut gathered),
+                // What comes behind a question is not kept before it.
+                Submission::Count(event_type, tally) if gathered.reports.is_empty() => {
+                    self.count(event_type, tally).await;
                 }
-                Ok(Submission::Count(event_type, tally)) => counts.push((event_type, tally)),
-                Err(_) => break,
+                Submission::Count(event_type, tally) => counts.push((event_type, tally)),
             }
+            let has_room =
+                gathered.events.len() < BATCH_EVENTS_MAX && gathered.bytes < BATCH_BYTES_MAX;
+            next = if has_room { self.submissions.try_recv().ok() } else { None };
         }
         let first = self.last_offset + 1;
         if !gathered.events.is_empty() {

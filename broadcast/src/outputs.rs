@@ -23,7 +23,7 @@ use crate::census::Place;
 use crate::disconnect::Disconnect;
 use crate::outputs::events::page::PageError;
 use crate::outputs::events::{Query, QueryError, page, sse};
-use crate::outputs::websocket::Wish;
+use crate::outputs::websocket::Asked;
 use crate::refusal::Refusal;
 use crate::tickets::{Claim, TicketError};
 use crate::worker::Worker;
@@ -88,25 +88,22 @@ async fn route(
     let place = place.map_or(Behind::WebSocket, |(_, behind)| *behind);
     let is_upgrade = websocket::is_asked_for(request.headers());
     let method = request.method();
-    let is_allowed = match place {
-        Behind::Health => {
-            return match *method {
-                Method::GET | Method::HEAD => Ok(json(StatusCode::OK, HEALTHY)),
-                _ => Err(Refusal::MethodNotAllowed("GET, HEAD")),
-            };
-        }
-        _ if outputs.worker.is_closed() => return Err(Refusal::Restarting),
-        Behind::WebSocket if !is_upgrade => return Err(Refusal::UpgradeRequired),
-        Behind::WebSocket | Behind::Events if method == Method::GET => true,
-        Behind::Tickets if method == Method::POST => true,
-        Behind::Events | Behind::Tickets => method == Method::OPTIONS,
-        Behind::WebSocket => false,
-    };
-    outputs.judge_origin(request)?;
-    if method == Method::OPTIONS && is_allowed {
-        return outputs.preflight(request, place);
+    if place == Behind::Health && place.takes(method) {
+        return Ok(json(StatusCode::OK, HEALTHY));
     }
-    if !is_allowed {
+    if place != Behind::Health {
+        if outputs.worker.is_closed() {
+            return Err(Refusal::Restarting);
+        }
+        if place == Behind::WebSocket && !is_upgrade {
+            return Err(Refusal::UpgradeRequired);
+        }
+        outputs.judge_origin(request)?;
+        if method == Method::OPTIONS && place != Behind::WebSocket {
+            return outputs.preflight(request, place);
+        }
+    }
+    if !place.takes(method) {
         return Err(Refusal::MethodNotAllowed(place.methods()));
     }
     match place {
@@ -115,8 +112,8 @@ async fn route(
         Behind::WebSocket | Behind::Health => {
             let shown = outputs.authenticate(request, Refusing::Upgrade).await?;
             let (principal, claim) = shown.map(|it| (it.principal, it.claim)).unzip();
-            let wish = Wish { principal, claim: claim.flatten(), subscription: None };
-            websocket::upgrade(request, payload, outputs, wish).await
+            let asked = Asked { principal, claim: claim.flatten(), subscription: None };
+            websocket::upgrade(request, payload, outputs, asked).await
         }
     }
 }
@@ -139,8 +136,8 @@ async fn events(
     let is_stream = is_upgrade || events::wants_sse(request.headers());
     let subscription = query.subscription(request, &principal, patterns_max, is_stream)?;
     if is_upgrade {
-        let wish = Wish { principal: Some(principal), claim, subscription: Some(subscription) };
-        return websocket::upgrade(request, payload, outputs, wish).await;
+        let asked = Asked { principal: Some(principal), claim, subscription: Some(subscription) };
+        return websocket::upgrade(request, payload, outputs, asked).await;
     }
     if !is_stream {
         // A ticket is good for a stream.
@@ -157,7 +154,8 @@ async fn events(
     let carried = query.carried()?;
     let place = outputs.enter(request)?;
     let hold = worker.shared.tickets.open_claimed(claim).await;
-    Ok(sse::answer(worker, principal, subscription, carried, place, hold))
+    let stream = sse::Stream::new(worker, principal, subscription, carried, place, hold);
+    Ok(stream.into_response())
 }
 
 /// What is behind a path.
@@ -178,6 +176,10 @@ const PLACES: &[(&str, Behind)] =
     &[("/healthz", Behind::Health), ("/events", Behind::Events), ("/tickets", Behind::Tickets)];
 
 impl Behind {
+    fn takes(self, method: &Method) -> bool {
+        self.methods().split(", ").any(|it| it == method.as_str())
+    }
+
     fn methods(self) -> &'static str {
         match self {
             Self::Health => "GET, HEAD",

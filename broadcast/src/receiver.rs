@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::codec::{Decoder as _, LengthDelimitedCodec};
 
 use crate::cursor::Epoch;
-use crate::log::submission::{Entry, Inbox, News, Progress, Submission};
+use crate::log::submission::{Arrival, Entry, Inbox, News, Progress, Submission};
 use crate::log::tally::Tally;
 
 /// One read takes at most so much, unless a single frame is larger.
@@ -242,7 +242,7 @@ impl Conversation {
         }
         let progress = Arc::clone(&self.progress);
         let last_number = self.submitted;
-        let submission = Submission::Events { entries, bytes, last_number, progress };
+        let submission = Submission::Events(Arrival { entries, bytes, last_number, progress });
         self.parts.inbox.submit(submission).await.map_err(io::Error::other)
     }
 

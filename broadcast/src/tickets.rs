@@ -302,11 +302,13 @@ fn read(connection: &Connection) -> Result<Known, StoreError> {
         let use_of = stream.map_or(Use::WaitsSince(now), |it| Use::Opened(Digest::from_bytes(it)));
         forgotten.extend(known.give(digest, token.map(Digest::from_bytes), use_of, now));
     }
-    let mut delete = connection.prepare("DELETE FROM tickets WHERE digest = ?1")?;
-    for digest in forgotten {
-        delete.execute(params![digest.as_bytes()])?;
-    }
+    delete(connection, &forgotten)?;
     Ok(known)
+}
+
+fn delete(connection: &Connection, digests: &[Digest]) -> Result<(), rusqlite::Error> {
+    let mut delete = connection.prepare("DELETE FROM tickets WHERE digest = ?1")?;
+    digests.iter().try_for_each(|digest| delete.execute([digest.as_bytes()]).map(|_| ()))
 }
 
 /// Writes what changes, all that waits at once.
@@ -340,12 +342,7 @@ fn write(connection: &Connection, changes: &[Change]) -> Result<(), rusqlite::Er
                 let sql = "UPDATE tickets SET stream = ?2 WHERE digest = ?1";
                 transaction.execute(sql, params![ticket.as_bytes(), stream.as_bytes()])?;
             }
-            What::Forget(digests) => {
-                let mut delete = transaction.prepare("DELETE FROM tickets WHERE digest = ?1")?;
-                for digest in digests {
-                    delete.execute(params![digest.as_bytes()])?;
-                }
-            }
+            What::Forget(digests) => delete(&transaction, digests)?,
         }
     }
     transaction.commit()

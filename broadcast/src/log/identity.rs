@@ -55,8 +55,6 @@ pub struct Kept {
     pub age_ms: i64,
     /// How often the log was opened.
     pub starts: u64,
-    /// Whether it has any event.
-    pub is_any: bool,
 }
 
 /// The file's contents.

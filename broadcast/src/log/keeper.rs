@@ -199,7 +199,7 @@ fn remember(store: &Store, recent: &mut Recent, clock: Clock) -> Result<Retries,
         return Err(StoreError::Damaged(offset));
     }
     for (digest, known, age_ms) in lately.into_iter().rev() {
-        retries.remember_digest(digest, known, age_ms);
+        retries.remember(digest, known, age_ms);
     }
     Ok(retries)
 }

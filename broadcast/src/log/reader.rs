@@ -14,7 +14,7 @@ use crate::fatal::Fatal;
 use crate::filter::Filter;
 use crate::log::page::Page;
 use crate::log::reader::indexes::{indexed_page, segment_around, segment_behind};
-use crate::log::rows::{read_page, to_i64, to_u64};
+use crate::log::rows::{PAGE, read_page, to_i64, to_u64};
 use crate::log::store::StoreError;
 
 mod indexes;
@@ -24,8 +24,6 @@ const QUEUE_MAX: usize = 1024;
 /// What one reading looks at, at most: segments by their index, and bytes of pages.
 const SEGMENTS_MAX: usize = 32;
 const SCAN_BYTES_MAX: usize = 512 * 1024;
-
-const PAGE: &str = "SELECT first, last, wall_us, age_ms, checksum, events FROM pages";
 
 /// Some wanted events, and how far one has looked for them.
 #[derive(Debug, Default, PartialEq, Eq)]

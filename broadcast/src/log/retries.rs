@@ -65,9 +65,9 @@ impl Retries {
     }
 
     /// The event that this one repeats, if the time in which it may is not over.
-    pub fn find(&mut self, event: &Event, now_ms: i64) -> Option<&Known> {
+    pub fn find(&mut self, digest: Digest, now_ms: i64) -> Option<&Known> {
         self.forget(now_ms, usize::MAX);
-        self.known.get(&self.digest(event))
+        self.known.get(&digest)
     }
 
     /// Forgets those whose time is over, and the oldest until there are fewer than so many.
@@ -86,12 +86,7 @@ impl Retries {
     /// Remembers an event that is accepted now; forgets those whose time is over. Says whether it
     /// is news: an identity that is used again, without the wish to be recognised, stays the one
     /// that came first.
-    pub fn remember(&mut self, event: &Event, known: Known, now_ms: i64) -> bool {
-        self.remember_digest(self.digest(event), known, now_ms)
-    }
-
-    /// The same for an event of which only that is left.
-    pub fn remember_digest(&mut self, digest: Digest, known: Known, now_ms: i64) -> bool {
+    pub fn remember(&mut self, digest: Digest, known: Known, now_ms: i64) -> bool {
         self.forget(now_ms, self.events_max);
         let Entry::Vacant(place) = self.known.entry(digest) else { return false };
         place.insert(known);
@@ -118,11 +113,11 @@ mod tests {
     use crate::log::page::tests::event;
 
     fn offset(retries: &mut Retries, event: &Event) -> Option<u64> {
-        retries.find(event, 0).map(|known| known.offset)
+        retries.find(retries.digest(event), 0).map(|known| known.offset)
     }
 
     fn remember(retries: &mut Retries, event: &Event, offset: u64, now_ms: i64) {
-        retries.remember(event, Known { offset, tally: None }, now_ms);
+        retries.remember(retries.digest(event), Known { offset, tally: None }, now_ms);
     }
 
     #[test]
@@ -170,7 +165,8 @@ mod tests {
         let mut retries = Retries::default();
         remember(&mut retries, &event("a", "1"), 1, 1000);
         for (now_ms, expected) in [(1000 + AGE_MS_MAX, Some(1)), (1001 + AGE_MS_MAX, None)] {
-            let found = retries.find(&event("a", "1"), now_ms).map(|known| known.offset);
+            let found =
+                retries.find(retries.digest(&event("a", "1")), now_ms).map(|known| known.offset);
             assert_eq!(found, expected, "{now_ms}");
         }
         assert_eq!(retries.take_evicted_early(), 0);

@@ -120,6 +120,9 @@ pub fn set(connection: &Connection, name: &str, value: i64) -> Result<(), rusqli
     connection.prepare_cached(sql)?.execute(params![name, value]).map(|_| ())
 }
 
+/// What [`read_page`] reads.
+pub const PAGE: &str = "SELECT first, last, wall_us, age_ms, checksum, events FROM pages";
+
 /// Reads a page from a row of its six columns. SQLite itself would not notice a changed byte.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ use shared::event::Event;
 use crate::log::identity::Kept;
 use crate::log::page::Page;
 use crate::log::retention::Retention;
-use crate::log::rows::{SCHEMA, free, insert, oldest, read_page, set, to_i64, to_u64};
+use crate::log::rows::{PAGE, SCHEMA, free, insert, oldest, read_page, set, to_i64, to_u64};
 use crate::log::segment::{self, Segment};
 
 /// "Fanf": so that no other program's database is taken for ours.
@@ -129,10 +129,9 @@ impl Store {
     pub fn kept(&self) -> Result<Kept, StoreError> {
         let newest = "SELECT age_ms FROM pages ORDER BY first DESC LIMIT 1";
         let newest = self.connection.query_row(newest, [], |row| row.get(0)).optional()?;
-        let (is_any, age_ms) = (newest.is_some(), newest.unwrap_or_default());
         let starts = u64::try_from(self.state("starts")?).unwrap_or_default();
-        let age_ms = i64::max(age_ms, self.state("age_ms")?);
-        Ok(Kept { last: self.last, age_ms, starts, is_any })
+        let age_ms = i64::max(newest.unwrap_or_default(), self.state("age_ms")?);
+        Ok(Kept { last: self.last, age_ms, starts })
     }
 
     fn state(&self, name: &str) -> Result<i64, StoreError> {
@@ -173,9 +172,8 @@ impl Store {
 
     /// All pages behind an offset; for the start, when they are few.
     fn pages_after(&self, offset: u64) -> Result<Vec<Page>, StoreError> {
-        let sql = "SELECT first, last, wall_us, age_ms, checksum, events FROM pages \
-            WHERE first > ?1 ORDER BY first";
-        let mut statement = self.connection.prepare(sql)?;
+        let sql = format!("{PAGE} WHERE first > ?1 ORDER BY first");
+        let mut statement = self.connection.prepare(&sql)?;
         let pages = statement.query_map([to_i64(offset)], read_page)?;
         Ok(pages.collect::<Result<_, _>>()?)
     }
@@ -186,9 +184,8 @@ impl Store {
     ///
     /// The database cannot be read.
     pub fn for_newest(&self, mut take: impl FnMut(Page) -> bool) -> Result<(), StoreError> {
-        let sql =
-            "SELECT first, last, wall_us, age_ms, checksum, events FROM pages ORDER BY first DESC";
-        let mut statement = self.connection.prepare(sql)?;
+        let sql = format!("{PAGE} ORDER BY first DESC");
+        let mut statement = self.connection.prepare(&sql)?;
         let pages = statement.query_map([], read_page)?;
         for page in pages {
             if !take(page?) {
@@ -312,10 +309,7 @@ impl Store {
     ///
     /// It does not.
     pub fn probe(&mut self) -> Result<(), StoreError> {
-        let transaction = self.connection.transaction()?;
-        set(&transaction, "last", to_i64(self.last))?;
-        transaction.commit()?;
-        Ok(())
+        Ok(set(&self.connection, "last", to_i64(self.last))?)
     }
 
     fn note_oldest(&mut self) -> Result<(), StoreError> {
@@ -340,10 +334,8 @@ impl Store {
     /// # Errors
     ///
     /// The database cannot be written.
-    pub fn end(mut self, age_ms: i64) -> Result<u64, StoreError> {
-        let transaction = self.connection.transaction()?;
-        set(&transaction, "age_ms", age_ms)?;
-        transaction.commit()?;
+    pub fn end(self, age_ms: i64) -> Result<u64, StoreError> {
+        set(&self.connection, "age_ms", age_ms)?;
         self.checkpoint()?;
         Ok(self.last)
     }

@@ -16,19 +16,23 @@ const QUEUE_SUBMISSIONS_MAX: usize = 256;
 /// What comes from one link, in order.
 #[derive(Debug)]
 pub enum Submission {
-    /// Events, and up to which number they go.
-    Events {
-        /// The events.
-        entries: Vec<Entry>,
-        /// What they occupy, in bytes.
-        bytes: usize,
-        /// The number of the last.
-        last_number: u64,
-        /// Where to say that they are taken.
-        progress: Arc<Progress>,
-    },
+    /// Events.
+    Events(Arrival),
     /// A question: how many would get an event of this type?
     Count(EventType, Arc<Tally>),
+}
+
+/// Events of one link, and up to which number they go.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The events.
+    pub entries: Vec<Entry>,
+    /// What they occupy, in bytes.
+    pub bytes: usize,
+    /// The number of the last.
+    pub last_number: u64,
+    /// Where to say that they are taken.
+    pub progress: Arc<Progress>,
 }
 
 /// An event as it came.

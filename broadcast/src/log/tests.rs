@@ -149,7 +149,7 @@ impl Link {
         let progress = Arc::clone(&self.progress);
         let bytes = entries.iter().map(|it| it.event.size()).sum();
         let last_number = self.submitted;
-        let submission = Submission::Events { entries, bytes, last_number, progress };
+        let submission = Submission::Events(Arrival { entries, bytes, last_number, progress });
         inbox.submit(submission).await.unwrap();
     }
 

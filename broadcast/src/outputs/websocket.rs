@@ -54,7 +54,7 @@ pub struct Beginning {
 
 /// What a client has shown and asked for in its request.
 #[derive(Debug)]
-pub struct Wish {
+pub struct Asked {
     /// Who it is, if it has shown that.
     pub principal: Option<Arc<Principal>>,
     /// Its claim to the ticket that it has shown, if it was one.
@@ -75,7 +75,7 @@ pub async fn upgrade(
     request: &HttpRequest,
     payload: Payload,
     outputs: &Outputs,
-    wish: Wish,
+    asked: Asked,
 ) -> Result<HttpResponse, Refusal> {
     let is_takeable = request.extensions().get::<CanUpgrade>().is_some();
     if !is_takeable || request.version() < Version::HTTP_11 {
@@ -95,7 +95,7 @@ pub async fn upgrade(
             .map_err(|_| Refusal::InvalidRequest)?;
     // The library's way to write is not ours: its body would be polled for ever.
     response = response.set_body(BoxBody::new(()));
-    let Wish { principal, claim, subscription } = wish;
+    let Asked { principal, claim, subscription } = asked;
     let hold = outputs.worker.shared.tickets.open_claimed(claim).await;
     let beginning = Beginning { place, principal, hold, subscription };
     response.extensions_mut().insert(beginning);

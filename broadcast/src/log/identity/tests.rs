@@ -15,7 +15,7 @@ fn begin(path: &Path, kept: Kept, is_synced: bool, boot: &str) -> (Identity, Beg
 }
 
 fn kept(last: u64, starts: u64) -> Kept {
-    Kept { last, age_ms: 0, starts, is_any: last > 0 }
+    Kept { last, age_ms: 0, starts }
 }
 
 /// A folder whose log was opened once and reached 100.

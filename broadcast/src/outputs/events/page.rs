@@ -218,7 +218,7 @@ impl Watch {
         let (id, session) = worker.with_hub(|hub| {
             let id = hub.enter_watcher(outbox);
             let mut session = Session::new(id, principal);
-            hub.narrow(id, subscription.narrow.clone());
+            hub.narrow(id, &subscription.narrow);
             session.subscribe(subscription.patterns.clone(), hub);
             (id, session)
         });

@@ -6,7 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_http::ConnectionType;
@@ -21,6 +21,7 @@ use shared::tokens::Tokens;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::archive::{Opening, Recovery};
+use crate::bell::Bell;
 use crate::catch_up::{CatchUp, Turn};
 use crate::census::Place;
 use crate::cloudevents::{self, Extension, GAP};
@@ -83,29 +84,8 @@ fn push_data(data: &[u8], out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Answers with a stream.
-pub fn answer(
-    worker: &Rc<Worker>,
-    principal: Arc<Principal>,
-    subscription: Subscription,
-    carried: Carried,
-    place: Place,
-    hold: Option<Hold>,
-) -> HttpResponse {
-    let stream = Stream::new(worker, principal, subscription, carried, place, hold);
-    let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(stream));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-    let buffering = HeaderName::from_static("x-accel-buffering");
-    headers.insert(buffering, HeaderValue::from_static("no"));
-    // What follows a stream on its connection would wait for ever.
-    response.head_mut().set_connection_type(ConnectionType::Close);
-    response
-}
-
-/// The body of the response.
-struct Stream {
+/// The body of a response that is a stream.
+pub(in crate::outputs) struct Stream {
     line: Rc<Line>,
     id: SessionId,
     arrival: u64,
@@ -123,11 +103,12 @@ struct Line {
     outbox: Rc<Outbox>,
     session: RefCell<Session>,
     ended: Cell<Option<Disconnect>>,
-    waker: RefCell<Option<Waker>>,
+    bell: Bell,
 }
 
 impl Stream {
-    fn new(
+    /// Begins a stream.
+    pub(in crate::outputs) fn new(
         worker: &Rc<Worker>,
         principal: Arc<Principal>,
         subscription: Subscription,
@@ -146,9 +127,7 @@ impl Stream {
         let Subscription { patterns, narrow, start } = subscription;
         let (id, session) = worker.with_hub(|hub| {
             let id = hub.enter(Rc::clone(&outbox), format);
-            if !narrow.is_open() {
-                hub.narrow(id, narrow.clone());
-            }
+            hub.narrow(id, &narrow);
             let mut session = Session::new(id, principal);
             session.hold_back();
             session.subscribe(patterns.clone(), hub);
@@ -159,7 +138,7 @@ impl Stream {
             outbox: Rc::clone(&outbox),
             session: RefCell::new(session),
             ended: Cell::new(None),
-            waker: RefCell::default(),
+            bell: Bell::default(),
         });
         let arrival = worker.enter(id, Rc::<Line>::clone(&line));
         let catch_up = CatchUp::new(worker, &outbox, format, patterns, narrow, start);
@@ -173,6 +152,19 @@ impl Stream {
             has_begun: false,
             place,
         }
+    }
+
+    /// Answers with the stream.
+    pub(in crate::outputs) fn into_response(self) -> HttpResponse {
+        let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(self));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+        let buffering = HeaderName::from_static("x-accel-buffering");
+        headers.insert(buffering, HeaderValue::from_static("no"));
+        // What follows a stream on its connection would wait for ever.
+        response.head_mut().set_connection_type(ConnectionType::Close);
+        response
     }
 
     /// The first word: how long to wait before a reconnect, so that those who were cut off at once
@@ -262,7 +254,7 @@ impl MessageBody for Stream {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, io::Error>>> {
         let this = self.get_mut();
-        this.line.remember(cx.waker());
+        this.line.bell.remember(cx.waker());
         let mut out = Vec::new();
         if this.hold.as_ref().is_some_and(Hold::is_superseded) {
             return Poll::Ready(None);
@@ -300,19 +292,6 @@ impl Drop for Stream {
 }
 
 impl Line {
-    fn remember(&self, waker: &Waker) {
-        let mut kept = self.waker.borrow_mut();
-        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
-            *kept = Some(waker.clone());
-        }
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
-        }
-    }
-
     fn unsubscribe_all(&self) {
         let mut session = self.session.borrow_mut();
         self.worker.with_hub(|hub| session.unsubscribe_all(hub));
@@ -324,7 +303,7 @@ impl Output for Line {
         if self.outbox.is_overflown() {
             self.hang_up(Disconnect::SlowConsumer);
         }
-        self.wake();
+        self.bell.ring();
     }
 
     fn hang_up(&self, disconnect: Disconnect) {
@@ -339,7 +318,7 @@ impl Output for Line {
         }
         self.worker.shared.metrics.disconnect(disconnect);
         self.unsubscribe_all();
-        self.wake();
+        self.bell.ring();
     }
 
     fn judge(&self, tokens: &Tokens, now: Timestamp) -> Option<Disconnect> {

@@ -348,7 +348,7 @@ impl Future for Client {
     /// Reads, writes, keeps the time, until the connection is over.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        this.connection.remember(cx.waker());
+        this.connection.bell.remember(cx.waker());
         loop {
             let now = Instant::now();
             this.listen(now, cx);

@@ -17,6 +17,7 @@ use shared::tokens::Tokens;
 use tokio::io::AsyncWrite as _;
 use tokio::time::Instant;
 
+use crate::bell::Bell;
 use crate::disconnect::Disconnect;
 use crate::hub::SessionId;
 use crate::outbox::Outbox;
@@ -37,7 +38,7 @@ pub(super) struct Connection {
     pub(super) phase: Cell<Phase>,
     /// When a byte last moved, or the socket became full; of use only while it is.
     moved: Cell<Instant>,
-    waker: RefCell<Option<Waker>>,
+    pub(super) bell: Bell,
     pub(super) worker: Rc<Worker>,
 }
 
@@ -73,17 +74,9 @@ impl Connection {
             native: RefCell::new(Native::new(id, principal)),
             phase: Cell::new(Phase::Open),
             moved: Cell::new(Instant::now()),
-            waker: RefCell::default(),
+            bell: Bell::default(),
             worker,
         })
-    }
-
-    /// Where the task is to be woken.
-    pub(super) fn remember(&self, waker: &Waker) {
-        let mut kept = self.waker.borrow_mut();
-        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
-            *kept = Some(waker.clone());
-        }
     }
 
     /// Takes note of whether the client's socket is full.
@@ -144,12 +137,6 @@ impl Connection {
         }
     }
 
-    fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
-        }
-    }
-
     /// Nothing more is offered to it. Its place in the hub stays until the task ends, or another
     /// session could get the same id meanwhile.
     pub(super) fn unsubscribe_all(&self) {
@@ -172,7 +159,7 @@ impl Output for Connection {
         let flushed = self.poll_flush(&mut Context::from_waker(Waker::noop()));
         self.set_stuck(flushed.is_pending());
         if flushed.is_pending() || self.phase.get() == Phase::Broken {
-            self.wake();
+            self.bell.ring();
         }
     }
 
@@ -191,7 +178,7 @@ impl Output for Connection {
         } else {
             self.outbox.close_with(close);
         }
-        self.wake();
+        self.bell.ring();
     }
 
     fn judge(&self, tokens: &Tokens, now: Timestamp) -> Option<Disconnect> {

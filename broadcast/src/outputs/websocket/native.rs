@@ -101,9 +101,7 @@ impl Native {
     pub fn attach(&mut self, subscription: &Subscription, hub: &mut Hub) {
         self.format = &CLOUDEVENTS_WITH_CURSOR;
         hub.set_format(self.id, self.format);
-        if !subscription.narrow.is_open() {
-            hub.narrow(self.id, subscription.narrow.clone());
-        }
+        hub.narrow(self.id, &subscription.narrow);
         if let Some(session) = &mut self.session {
             session.hold_back();
             session.subscribe(subscription.patterns.clone(), hub);
