@@ -118,16 +118,21 @@ async fn a_full_disk_costs_publishers_a_503_and_nobody_anything_else() {
     drop(gateway);
 }
 
-/// The same for everybody: a file that may not grow is a disk that is full.
-#[tokio::test]
-async fn files_that_may_not_grow_cost_publishers_a_503_and_nobody_anything_else() {
+/// A gateway whose broadcast may write no file of more than 2 MiB.
+fn open_with_small_files() -> Gateway {
     let house = House::new().set("PUBLISH_TIMEOUT", "2s");
     // In units of 512 bytes; who ignores the signal gets an error instead.
     let limit = "trap '' XFSZ; ulimit -S -f 4096";
     let broadcast = Process::start_behind("broadcast", &house.settings, limit);
     let listen = house.listen();
     listen.wait_for_log("the link is up");
-    let gateway = Gateway { listen, broadcast, house };
+    Gateway { listen, broadcast, house }
+}
+
+/// The same for everybody: a file that may not grow is a disk that is full.
+#[tokio::test]
+async fn files_that_may_not_grow_cost_publishers_a_503_and_nobody_anything_else() {
+    let gateway = open_with_small_files();
     let pid = gateway.broadcast.pid().to_string();
     let relieve = move || {
         let lifted = Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited"]).status();
@@ -139,12 +144,7 @@ async fn files_that_may_not_grow_cost_publishers_a_503_and_nobody_anything_else(
 /// An event that did not fit may be sent again, and comes once.
 #[tokio::test]
 async fn what_a_full_disk_refused_is_taken_when_it_is_sent_again() {
-    let house = House::new().set("PUBLISH_TIMEOUT", "2s");
-    let limit = "trap '' XFSZ; ulimit -S -f 4096";
-    let broadcast = Process::start_behind("broadcast", &house.settings, limit);
-    let listen = house.listen();
-    listen.wait_for_log("the link is up");
-    let gateway = Gateway { listen, broadcast, house };
+    let gateway = open_with_small_files();
     fill(&gateway).await;
     let mut live = Replay::begin(&gateway.broadcast, &["b"], json!({"cursor": true})).await;
     let padding = "x".repeat(64 * 1024);

@@ -167,23 +167,36 @@ async fn a_stranger_that_expects_100_continue_is_refused_without_its_body() {
     assert_eq!((status(&head), body), (403, code("UNAUTHENTICATED")));
 }
 
-/// A request with every fault loses them one by one, and each answer names the next.
-#[tokio::test]
-async fn checks_stand_in_order_path_method_credential_encoding_size_body_grant() {
+/// Method, path, token, encoding and body of a request, and its answer.
+pub type Judged =
+    (&'static str, &'static str, &'static str, &'static str, String, (u16, &'static str));
+
+/// A gateway, a token that may publish `order.>` to it, and a request with every fault that loses
+/// them one by one.
+pub fn faults_in_order() -> (Gateway, &'static str, Vec<Judged>) {
     let token = "0123456789abcdef-narrow";
     let tokens = format!("{token} publish=order.>\n");
     let gateway = House::new().set("MAX_BODY", "50").with_tokens(&tokens).open();
     let (unknown, long) = ("0123456789abcdef-unknown", "x".repeat(51));
-    let table = [
-        ("GET", "/other", unknown, "br", long.as_str(), (404, "NOT_FOUND")),
-        ("GET", "/event", unknown, "br", &long, (405, "METHOD_NOT_ALLOWED")),
-        ("POST", "/event", unknown, "br", &long, (403, "UNAUTHENTICATED")),
-        ("POST", "/event", token, "br", &long, (415, "UNSUPPORTED_MEDIA")),
-        ("POST", "/event", token, "identity", &long, (413, "BODY_TOO_LARGE")),
-        ("POST", "/event", token, "identity", "x", (400, "INVALID_BODY")),
-        ("POST", "/event", token, "identity", r#"{"event":"secret"}"#, (403, "FORBIDDEN")),
-        ("POST", "/event", token, "identity", r#"{"event":"order.paid"}"#, (200, "OK")),
+    let secret = r#"{"event":"secret"}"#.to_owned();
+    let table = vec![
+        ("GET", "/other", unknown, "br", long.clone(), (404, "NOT_FOUND")),
+        ("GET", "/event", unknown, "br", long.clone(), (405, "METHOD_NOT_ALLOWED")),
+        ("POST", "/event", unknown, "br", long.clone(), (403, "UNAUTHENTICATED")),
+        ("POST", "/event", token, "br", long.clone(), (415, "UNSUPPORTED_MEDIA")),
+        ("POST", "/event", token, "identity", long, (413, "BODY_TOO_LARGE")),
+        ("POST", "/event", token, "identity", "x".to_owned(), (400, "INVALID_BODY")),
+        ("POST", "/event", token, "identity", secret, (403, "FORBIDDEN")),
     ];
+    (gateway, token, table)
+}
+
+/// A request with every fault loses them one by one, and each answer names the next.
+#[tokio::test]
+async fn checks_stand_in_order_path_method_credential_encoding_size_body_grant() {
+    let (gateway, token, mut table) = faults_in_order();
+    let good = r#"{"event":"order.paid"}"#.to_owned();
+    table.push(("POST", "/event", token, "identity", good, (200, "OK")));
     for (method, path, token, encoding, body, expected) in table {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: test\r\nAuthorization: Basic {token}\r\n\

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::client::{Subscriber, answer, code, event, fire, post};
 use crate::gateway::{Gateway, House, TOKEN};
+use crate::publish::faults_in_order;
 use crate::wire::{Wire, status};
 
 const EVENT: &str = r#"{"event":"order.paid","data":{"id":7}}"#;
@@ -206,19 +207,7 @@ async fn a_dry_run_delivers_nothing_and_says_how_many_it_would_reach() {
 
 #[tokio::test]
 async fn a_dry_run_is_refused_as_the_event_itself_would_be() {
-    let token = "0123456789abcdef-narrow";
-    let tokens = format!("{token} publish=order.>\n");
-    let gateway = House::new().set("MAX_BODY", "50").with_tokens(&tokens).open();
-    let (unknown, long) = ("0123456789abcdef-unknown", "x".repeat(51));
-    let table = [
-        ("GET", "/other", unknown, "br", long.as_str(), (404, "NOT_FOUND")),
-        ("GET", "/event", unknown, "br", &long, (405, "METHOD_NOT_ALLOWED")),
-        ("POST", "/event", unknown, "br", &long, (403, "UNAUTHENTICATED")),
-        ("POST", "/event", token, "br", &long, (415, "UNSUPPORTED_MEDIA")),
-        ("POST", "/event", token, "identity", &long, (413, "BODY_TOO_LARGE")),
-        ("POST", "/event", token, "identity", "x", (400, "INVALID_BODY")),
-        ("POST", "/event", token, "identity", r#"{"event":"secret"}"#, (403, "FORBIDDEN")),
-    ];
+    let (gateway, _, table) = faults_in_order();
     for (method, path, token, encoding, body, expected) in table {
         let request = format!(
             "{method} {path}?dry_run=true HTTP/1.1\r\nHost: test\r\nAuthorization: Basic {token}\r\n\
