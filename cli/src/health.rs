@@ -18,23 +18,30 @@ pub(crate) struct Health {
     #[arg(value_enum)]
     door: Option<Door>,
 
-    /// Where listen's /readyz is
+    #[command(flatten)]
+    admin: AdminAddresses,
+}
+
+/// Where the operator's doors are.
+#[derive(Debug, Args)]
+pub(crate) struct AdminAddresses {
+    /// Where listen's /readyz and /metrics are
     #[arg(
         long,
         env = "LISTEN_ADMIN_ADDR",
         value_name = "ADDRESS",
         default_value = "127.0.0.1:8082"
     )]
-    listen_admin_addr: SocketAddr,
+    pub(crate) listen_admin_addr: SocketAddr,
 
-    /// Where broadcast's /readyz is
+    /// Where broadcast's /readyz and /metrics are
     #[arg(
         long,
         env = "BROADCAST_ADMIN_ADDR",
         value_name = "ADDRESS",
         default_value = "127.0.0.1:8083"
     )]
-    broadcast_admin_addr: SocketAddr,
+    pub(crate) broadcast_admin_addr: SocketAddr,
 }
 
 /// One of the two processes.
@@ -49,8 +56,8 @@ pub(crate) enum Door {
 impl Health {
     /// Asks, and says what each of them answered.
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        let doors =
-            [(Door::Broadcast, self.broadcast_admin_addr), (Door::Listen, self.listen_admin_addr)];
+        let AdminAddresses { listen_admin_addr, broadcast_admin_addr } = self.admin;
+        let doors = [(Door::Broadcast, broadcast_admin_addr), (Door::Listen, listen_admin_addr)];
         let mut exit = ExitCode::SUCCESS;
         let asked = doors.into_iter().filter(|(door, _)| self.door.is_none_or(|it| it == *door));
         for (door, address) in asked {

@@ -11,7 +11,7 @@ use shared::signals::{Signals, Wish};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::health::{Door, reachable};
+use crate::health::{AdminAddresses, Door, reachable};
 use crate::keeper::Keeper;
 use crate::reservation::Reservation;
 use crate::tokens_file;
@@ -32,23 +32,8 @@ pub(crate) struct Up {
     #[arg(long, env = "BROADCAST_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     broadcast_addr: SocketAddr,
 
-    /// Where listen's /readyz and /metrics are
-    #[arg(
-        long,
-        env = "LISTEN_ADMIN_ADDR",
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:8082"
-    )]
-    listen_admin_addr: SocketAddr,
-
-    /// Where broadcast's /readyz and /metrics are
-    #[arg(
-        long,
-        env = "BROADCAST_ADMIN_ADDR",
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:8083"
-    )]
-    broadcast_admin_addr: SocketAddr,
+    #[command(flatten)]
+    admin: AdminAddresses,
 
     /// The tokens file; made with one token where there is none
     #[arg(long, env = "TOKENS_FILE", value_name = "PATH", default_value = "./tokens/tokens")]
@@ -97,8 +82,8 @@ impl Up {
         Ok(Addresses {
             listen: take("LISTEN_ADDR", self.listen_addr)?,
             broadcast: take("BROADCAST_ADDR", self.broadcast_addr)?,
-            listen_admin: take("LISTEN_ADMIN_ADDR", self.listen_admin_addr)?,
-            broadcast_admin: take("BROADCAST_ADMIN_ADDR", self.broadcast_admin_addr)?,
+            listen_admin: take("LISTEN_ADMIN_ADDR", self.admin.listen_admin_addr)?,
+            broadcast_admin: take("BROADCAST_ADMIN_ADDR", self.admin.broadcast_admin_addr)?,
         })
     }
 
