@@ -106,7 +106,6 @@ impl Manners {
             if self.dribbles.load(Ordering::SeqCst) {
                 for byte in bytes {
                     to.write_all(std::slice::from_ref(byte))?;
-                    std::thread::yield_now();
                 }
             } else {
                 to.write_all(bytes)?;

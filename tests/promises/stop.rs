@@ -299,7 +299,7 @@ async fn a_herd_that_waits_at_the_door_when_it_closes_is_answered() {
     gateway.listen.signal(Signal::STOP);
     // The kernel has accepted them; the process has not.
     let mut herd = Vec::new();
-    for _ in 0..500 {
+    for _ in 0..200 {
         let mut wire = Wire::connect(&gateway.listen).await;
         wire.send(event_request(r#"{"event":"a"}"#)).await;
         herd.push(wire);
