@@ -180,6 +180,7 @@ async fn publishers_are_held_over_restarts_of_broadcast_and_all_get_200() {
     let gateway = house.open();
     let load = Load::begin(&gateway, 40);
     let Gateway { listen, mut broadcast, house } = gateway;
+    let mut logs = String::new();
     for _ in 0..12 {
         until("some events", async || {
             (broadcast.metric("fanfare_events_accepted_total").await > 100.0).then_some(())
@@ -189,12 +190,15 @@ async fn publishers_are_held_over_restarts_of_broadcast_and_all_get_200() {
         let settings = house.settings.clone();
         let restart = move || {
             assert!(broadcast.wait().success());
-            Process::start("broadcast", &settings)
+            (broadcast.log(), Process::start("broadcast", &settings))
         };
-        broadcast = tokio::task::spawn_blocking(restart).await.unwrap();
+        let (log, restarted) = tokio::task::spawn_blocking(restart).await.unwrap();
+        logs.push_str(&log);
+        broadcast = restarted;
     }
     let (accepted, refused) = load.end().await;
-    assert!(refused.is_empty(), "{} of {}: {refused:?}", refused.len(), accepted.len());
+    let (refused, all) = (refused.len(), accepted.len());
+    assert_eq!(refused, 0, "refused, and {all} were not; {logs}{}", listen.log());
     drop(listen);
 }
 

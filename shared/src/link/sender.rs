@@ -262,6 +262,10 @@ impl<'a> Conversation<'a> {
     /// on gives no false time-out); room to write; something new waits; a time-out.
     async fn run(mut self) -> io::Error {
         loop {
+            // With its hello broadcast may have said its goodbye already.
+            if let Err(error) = self.hear() {
+                return error;
+            }
             if let Err(error) = self.turn() {
                 return self.hear_out().await.unwrap_or(error);
             }
@@ -270,16 +274,14 @@ impl<'a> Conversation<'a> {
             self.read.reserve(READ_BYTES);
             let heard = tokio::select! {
                 biased;
-                read = self.reader.read_buf(&mut self.read) => {
-                    check_read(read).and_then(|()| self.hear())
-                }
+                read = self.reader.read_buf(&mut self.read) => check_read(read),
                 ready = self.writer.writable(), if !self.out.is_empty() => ready,
                 () = self.desk.waiting.notified() => Ok(()),
                 () = sleep_until(next) => {
                     // After a SIGCONT the timers are due before the event loop has looked at the
                     // sockets (epoll_wait ends with EINTR): it looks once before anything expires.
                     tokio::task::yield_now().await;
-                    self.fill().and_then(|()| self.hear())
+                    self.fill()
                 }
             };
             if let Err(error) = heard {

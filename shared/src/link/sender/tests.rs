@@ -147,6 +147,24 @@ async fn a_broadcast_that_hangs_up_is_heard_out_before_its_link_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_broadcast_that_says_hello_and_goodbye_at_once_has_taken_nothing() {
+    run(async {
+        let listen = Listen::start();
+        let first = listen.send("first", Terms::default());
+        for _ in 0..2 {
+            // It stops while it is being connected to, and leaves unread what it was sent.
+            let mut stopping = listen.accept().await;
+            stopping.say(&[Frame::Goodbye]);
+        }
+        let mut broadcast = listen.accept().await;
+        let number = broadcast.expect("first").await;
+        broadcast.say(&[Frame::Receipt(number)]);
+        assert_eq!(first.await.unwrap(), Ok(Receipt { account: None }));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_account_reaches_its_publisher_and_a_broken_link_leaves_the_rest_undecided() {
     run(async {
         let listen = Listen::start();
