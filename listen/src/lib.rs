@@ -2,6 +2,7 @@
 
 use std::io;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ pub mod body;
 pub mod config;
 pub mod inputs;
 pub mod metrics;
+pub mod pipeline;
 pub mod prefer;
 
 /// How long the answer to a request whose body was not read may take to reach its client.
@@ -136,7 +138,7 @@ impl Parts {
         Server::open(settings, move |worker, occupancy| {
             let inputs = web::Data::new(parts.inputs_of(worker, occupancy));
             async move {
-                let expecting = inputs.clone();
+                let (expecting, overlapping) = (inputs.clone(), inputs.clone());
                 let expect = fn_service(move |request| inputs::expect(request, expecting.clone()));
                 let app =
                     App::new().app_data(inputs).default_service(web::route().to(inputs::answer));
@@ -144,7 +146,16 @@ impl Parts {
                 let service =
                     http::builder(LINGER).expect(expect).finish(app).new_service(()).await;
                 // An app that has no state of its own cannot fail to be made.
-                http::serve(service.unwrap_or_else(|()| std::process::abort()))
+                let serve =
+                    Rc::new(http::serve(service.unwrap_or_else(|()| std::process::abort())));
+                move |guard| {
+                    let (inputs, serve) = (overlapping.clone(), Rc::clone(&serve));
+                    async move {
+                        if let Some(guard) = pipeline::serve(guard, inputs).await {
+                            serve(guard).await;
+                        }
+                    }
+                }
             }
         })
         .await

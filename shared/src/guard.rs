@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -38,6 +39,8 @@ pub struct Guard {
     owes_answer: bool,
     /// Bytes of a body that came after its answer.
     unwanted: usize,
+    /// Seen, and to be read once more.
+    unread: Bytes,
     leash: Rc<Leash>,
     admission: Admission,
 }
@@ -52,6 +55,7 @@ impl Guard {
             write_timer: None,
             owes_answer: false,
             unwanted: 0,
+            unread: Bytes::new(),
             leash,
             admission,
         }
@@ -70,6 +74,11 @@ impl Guard {
     /// Lets go of a connection that speaks another protocol from now on.
     pub fn into_parts(self) -> (Socket, Admission) {
         (self.socket, self.admission)
+    }
+
+    /// Gives back what was read last: the next reads begin with it.
+    pub fn unread(&mut self, bytes: Bytes) {
+        self.unread = bytes;
     }
 
     /// Answers a violation, where it can be told apart from other answers, and ends the connection.
@@ -146,6 +155,11 @@ impl AsyncRead for Guard {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let count = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         if Pin::new(&mut self.socket).poll_read(cx, buf)?.is_pending() {
             return self.poll_idle(cx);

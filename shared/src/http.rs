@@ -17,7 +17,7 @@ use crate::address::{self, Network};
 use crate::guard::Guard;
 
 /// HARDENING: how long a kept connection may be idle.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
+pub const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// A builder with no expectation and no upgrade yet.
 pub type Builder<S> =

@@ -1,8 +1,11 @@
 //! The one gate for every way in: credentials and a draft become an event on its way.
 
 use std::fmt;
+use std::future::Future;
 use std::num::NonZeroU32;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -15,7 +18,7 @@ use crate::credentials::{Credentials, Digest};
 use crate::event::{Draft, Event, Time};
 use crate::link::LinkError;
 use crate::link::frame::{Account, Terms};
-use crate::link::sender::Sender;
+use crate::link::sender::{Sender, Underway};
 use crate::principal::Principal;
 use crate::reload::Reloaded;
 use crate::tokens::{AuthError, Tokens};
@@ -40,34 +43,47 @@ impl Publisher {
     ///
     /// [`AdmitError`], before a byte of a body is read.
     pub fn admit(&self, shown: &Credentials) -> Result<Arc<Principal>, AdmitError> {
-        let principal = self.tokens.load().authenticate(shown)?;
-        if let Some(rates) = &self.rates {
-            rates.check(&principal)?;
-        }
+        let principal = self.authenticate(shown)?;
+        self.take_turn(&principal)?;
         Ok(principal)
     }
 
-    /// Makes an event of a draft and sends it; what the draft leaves out is filled in. Where
-    /// `wants_account` is true, waits also to hear what became of it.
+    /// The first half of [`admit`](Self::admit): decides who shows these credentials.
     ///
     /// # Errors
     ///
-    /// [`PublishError`] says whether the event may have been taken.
-    pub async fn publish(
+    /// [`AuthError`].
+    pub fn authenticate(&self, shown: &Credentials) -> Result<Arc<Principal>, AuthError> {
+        self.tokens.load().authenticate(shown)
+    }
+
+    /// The second half: takes one of the turns that a token has in a second.
+    ///
+    /// # Errors
+    ///
+    /// [`AdmitError::RateLimited`]; then none is taken.
+    pub fn take_turn(&self, principal: &Principal) -> Result<(), AdmitError> {
+        self.rates.as_ref().map_or(Ok(()), |rates| rates.check(principal))
+    }
+
+    /// Makes an event of a draft and sends it, behind all that were sent before; what the draft
+    /// leaves out is filled in. What becomes of it is waited for, and where `wants_account` is
+    /// true, also whom it reached.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`], for an event that was not sent.
+    pub fn publish(
         &self,
         principal: &Principal,
         draft: Draft,
         wants_account: bool,
-    ) -> Result<Published, PublishError> {
+    ) -> Result<Publication, PublishError> {
         let may_be_retry = draft.id.is_some() && draft.source.is_some();
         let event = make_event(principal, draft)?;
         let identity = Identity { id: event.id.clone(), source: event.source.clone() };
-        match self.sender.send(event, Terms { may_be_retry, wants_account }).await {
-            Ok(receipt) => Ok(Published { id: identity.id, account: receipt.account }),
-            Err(LinkError::Unreachable) => Err(PublishError::Unreachable),
-            Err(LinkError::TooLarge) => Err(PublishError::TooLarge),
-            Err(LinkError::Undecided) => Err(PublishError::Undecided(identity)),
-        }
+        let underway = self.sender.send(event, Terms { may_be_retry, wants_account });
+        Ok(Publication { underway: underway.map_err(|_| PublishError::Unreachable)?, identity })
     }
 
     /// Does all that [`publish`](Self::publish) does, but for sending the event: broadcast is
@@ -90,6 +106,29 @@ impl Publisher {
             Err(LinkError::TooLarge) => Err(PublishError::TooLarge),
             Err(LinkError::Unreachable | LinkError::Undecided) => Err(PublishError::Unreachable),
         }
+    }
+}
+
+/// An event on its way: ends with what broadcast says of it, or with a [`PublishError`] that says
+/// whether it may have been taken.
+#[derive(Debug)]
+pub struct Publication {
+    underway: Underway,
+    identity: Identity,
+}
+
+impl Future for Publication {
+    type Output = Result<Published, PublishError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let ended = std::task::ready!(Pin::new(&mut self.underway).poll(cx));
+        let identity = &self.identity;
+        Poll::Ready(match ended {
+            Ok(receipt) => Ok(Published { id: identity.id.clone(), account: receipt.account }),
+            Err(LinkError::Unreachable) => Err(PublishError::Unreachable),
+            Err(LinkError::TooLarge) => Err(PublishError::TooLarge),
+            Err(LinkError::Undecided) => Err(PublishError::Undecided(identity.clone())),
+        })
     }
 }
 

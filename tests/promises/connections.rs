@@ -245,12 +245,12 @@ async fn above_the_limit_of_memory_the_fullest_queue_is_closed() {
     let count = "fanfare_disconnects_total";
     until("a disconnection", async || (gateway.broadcast.metric(count).await == 1.0).then_some(()))
         .await;
-    // What was let go is given back on threads of their own.
+    // The event that it was in the middle of is still whole, and is held until it was read.
+    assert_eq!(fullest.read_close().await, (1013, "try again later".to_owned()));
     until("room for a small one", async || {
         let response = post(&gateway, r#"{"event":"small","data":1}"#).send().await.unwrap();
         (response.status() == 200).then_some(())
     })
     .await;
     assert_eq!(other.hear().await, r#"{"type":"event","event":"small","data":1}"#);
-    assert_eq!(fullest.read_close().await, (1013, "try again later".to_owned()));
 }

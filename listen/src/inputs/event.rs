@@ -23,7 +23,7 @@ use crate::inputs::Inputs;
 use crate::prefer;
 
 /// What everybody is answered who did not ask for more.
-const ACCEPTED: &str = r#"{"code":"OK"}"#;
+pub(crate) const ACCEPTED: &str = r#"{"code":"OK"}"#;
 
 /// Takes one event, or rehearses that. The credential is judged already.
 pub async fn post(
@@ -64,7 +64,7 @@ async fn publish(
     draft: Draft,
     wants_more: bool,
 ) -> Result<HttpResponse, PublishError> {
-    let published = inputs.publisher.publish(principal, draft, wants_more).await?;
+    let published = inputs.publisher.publish(principal, draft, wants_more)?.await?;
     inputs.accepted.inc();
     Ok(match published.account {
         None => json(StatusCode::OK, ACCEPTED),
@@ -117,7 +117,8 @@ fn refuse_body(inputs: &Inputs, error: BodyError) -> HttpResponse {
     inputs.refuse(status, code)
 }
 
-fn refuse_event(inputs: &Inputs, error: PublishError) -> HttpResponse {
+/// Answers for an event that was not taken, or may not have been.
+pub(crate) fn refuse_event(inputs: &Inputs, error: PublishError) -> HttpResponse {
     match error {
         PublishError::Forbidden => inputs.refuse(StatusCode::FORBIDDEN, "FORBIDDEN"),
         PublishError::Unreachable => inputs.refuse_for_now("UNAVAILABLE"),
@@ -156,7 +157,7 @@ struct NativeBody<'a> {
 }
 
 /// Reads a body; `data` stays the very bytes of it.
-fn read_draft(body: &Bytes) -> Result<Draft, InvalidBody> {
+pub(crate) fn read_draft(body: &Bytes) -> Result<Draft, InvalidBody> {
     let text = std::str::from_utf8(body).map_err(|_| InvalidBody)?;
     if !is_shallow(body) {
         return Err(InvalidBody);
@@ -209,7 +210,7 @@ struct InvalidQuery;
 
 /// The body is no event. Which fault it is the client's log can tell better than we.
 #[derive(Debug, PartialEq, Eq)]
-struct InvalidBody;
+pub(crate) struct InvalidBody;
 
 #[cfg(test)]
 mod tests;

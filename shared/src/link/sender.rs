@@ -7,9 +7,11 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -99,19 +101,19 @@ impl Sender {
         Self { desk }
     }
 
-    /// Sends an event and waits for its receipt, and for the account if the terms say so; in all
-    /// at most the publish time-out.
+    /// Queues an event, behind all that were queued before. Its receipt is waited for, and the
+    /// account if the terms say so, in all for at most the publish time-out.
     ///
-    /// Cancel-safe: an event whose publisher leaves before it was sent is not sent.
+    /// An event is not sent if what is returned was dropped before.
     ///
     /// # Errors
     ///
-    /// [`LinkError`] says whether the event may have been taken.
-    pub async fn send(&self, event: Event, terms: Terms) -> Result<Receipt, LinkError> {
+    /// [`LinkError::Unreachable`] if there is no room.
+    pub fn send(&self, event: Event, terms: Terms) -> Result<Underway, LinkError> {
         let (reply, answer) = oneshot::channel();
         self.desk.queue.borrow_mut().push(event, terms, reply, Instant::now())?;
         self.desk.waiting.notify_one();
-        answer.await.unwrap_or(Err(LinkError::Undecided))
+        Ok(Underway { answer })
     }
 
     /// Asks to how many sessions an event of this type and of so many bytes would be queued, and
@@ -132,6 +134,22 @@ impl Sender {
             return Err(LinkError::TooLarge);
         }
         Ok(sessions)
+    }
+}
+
+/// An event on its way: ends with its receipt, or with an error that says whether it may have been
+/// taken.
+#[derive(Debug)]
+pub struct Underway {
+    answer: oneshot::Receiver<Result<Receipt, LinkError>>,
+}
+
+impl Future for Underway {
+    type Output = Result<Receipt, LinkError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
+        Poll::Ready(answer.unwrap_or(Err(LinkError::Undecided)))
     }
 }
 

@@ -106,7 +106,7 @@ impl Listen {
 
     fn send(&self, id: &str, terms: Terms) -> JoinHandle<Result<Receipt, LinkError>> {
         let (sender, event) = (self.sender.clone(), event(id));
-        spawn_local(async move { sender.send(event, terms).await })
+        spawn_local(async move { sender.send(event, terms)?.await })
     }
 
     fn count(&self, bytes: usize) -> JoinHandle<Result<u32, LinkError>> {
