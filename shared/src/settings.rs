@@ -67,7 +67,7 @@ pub struct Common {
     #[arg(long, env = "TRUSTED_PROXIES", value_name = "CIDR,…", default_value = "", value_parser = parse_list::<Network>)]
     pub trusted_proxies: List<Network>,
 
-    /// Threads that serve connections; one a core where it is not given
+    /// Threads that serve connections; one for two cores where it is not given
     #[arg(long, env = "WORKERS", value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
 
@@ -85,10 +85,11 @@ pub struct Common {
 }
 
 impl Common {
-    /// The number of threads to serve connections with.
+    /// The number of threads to serve connections with. Two processes share the machine, and more
+    /// threads than cores make smaller batches of the same work.
     pub fn worker_count(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        self.workers.map_or(cores, usize::from)
+        self.workers.map_or(cores.div_ceil(2), usize::from)
     }
 }
 

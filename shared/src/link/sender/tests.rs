@@ -1,11 +1,13 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use bytes::BytesMut;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio_util::codec::Decoder as _;
 
 use super::*;
 use crate::event::Time;
-use crate::link::frame::{Account, Request};
+use crate::link::frame::{self, Account, Frame, Hello, Request, VERSION};
 
 const WITH_ACCOUNT: Terms = Terms { may_be_retry: false, wants_account: true };
 
