@@ -35,6 +35,7 @@ mod logins;
 mod operations;
 mod origins;
 mod pages;
+mod pipelining;
 mod publish;
 mod publish_bodies;
 mod publish_link;
