@@ -18,6 +18,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use shared::credentials::Credentials;
 use shared::guard::Guard;
 use shared::http::KEEP_ALIVE;
+use shared::memory::Held;
 use shared::principal::Principal;
 use shared::publisher::Publication;
 use tokio::io::AsyncWrite as _;
@@ -81,6 +82,10 @@ struct Pipeline {
     intake: Intake,
     /// Not taken yet.
     read: BytesMut,
+    /// On the account of memory while a body comes.
+    held: Held,
+    /// What was read may hold more events, for which there was no room.
+    is_held_up: bool,
     /// In the order of their requests.
     underway: VecDeque<Publication>,
     answers: Answers,
@@ -94,6 +99,8 @@ impl Pipeline {
         let now = Instant::now();
         Self {
             guard,
+            held: inputs.memory.hold(0),
+            is_held_up: false,
             inputs,
             intake: Intake::Open,
             read: BytesMut::new(),
@@ -104,9 +111,10 @@ impl Pipeline {
         }
     }
 
+    /// Arms: there is room again for what is there already; something comes; silence. Receipts and
+    /// the client's taking of its answers wake it, too.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<End>> {
         loop {
-            let has_read = self.poll_read(cx)?.is_ready();
             self.take();
             self.collect(cx);
             let is_flushed = self.answers.poll_write(&mut self.guard, cx)?.is_ready();
@@ -120,7 +128,8 @@ impl Pipeline {
                     }
                 }
             }
-            if !has_read {
+            let is_held_up_no_more = self.is_held_up && self.has_room();
+            if !is_held_up_no_more && self.poll_read(cx)?.is_pending() {
                 return if self.is_silent(cx) {
                     Poll::Ready(Ok(End::Closed))
                 } else {
@@ -130,9 +139,14 @@ impl Pipeline {
         }
     }
 
+    /// A client that does not take its answers is not listened to either.
+    fn has_room(&self) -> bool {
+        self.underway.len() < UNDERWAY_MAX && !self.answers.are_many()
+    }
+
     /// Reads once, if there is room.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.intake != Intake::Open || self.underway.len() >= UNDERWAY_MAX {
+        if self.intake != Intake::Open || !self.has_room() {
             return Poll::Pending;
         }
         self.read.reserve(READ_BYTES);
@@ -152,10 +166,12 @@ impl Pipeline {
 
     /// Sends all that is there and can be sent.
     fn take(&mut self) {
-        while self.intake == Intake::Open
-            && self.underway.len() < UNDERWAY_MAX
-            && !self.read.is_empty()
-        {
+        self.is_held_up = false;
+        while self.intake == Intake::Open && !self.read.is_empty() {
+            if !self.has_room() {
+                self.is_held_up = true;
+                return;
+            }
             let event = match head::look(&self.read) {
                 Seen::Part => return,
                 // The HTTP server says in its answer that the connection ends.
@@ -167,12 +183,18 @@ impl Pipeline {
                 return self.intake = Intake::HandOver;
             };
             let end = event.body_at + event.length;
-            let Some(body) = self.read.get(event.body_at..end) else { return };
+            let Some(body) = self.read.get(event.body_at..end) else {
+                self.held.resize(self.read.len());
+                return;
+            };
             let Some(publication) = publish(&self.inputs, &principal, body) else {
                 return self.intake = Intake::HandOver;
             };
             self.underway.push_back(publication);
             self.read.advance(end);
+            if self.held.bytes() > 0 {
+                self.held.resize(0);
+            }
         }
     }
 

@@ -14,6 +14,9 @@ use tokio_util::io::poll_write_buf;
 
 use crate::inputs::event::ACCEPTED;
 
+/// With more than this a client has not taken its answers for a while.
+const BYTES_MANY: usize = 64 * 1024;
+
 /// What was not written yet.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
@@ -49,6 +52,11 @@ impl Answers {
         }
         self.out.put_slice(b"\r\n");
         self.out.put_slice(&body);
+    }
+
+    /// Whether so many wait that no more should be asked for.
+    pub(super) fn are_many(&self) -> bool {
+        self.out.len() > BYTES_MANY
     }
 
     /// The headers that every answer has.
