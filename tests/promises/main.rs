@@ -14,6 +14,7 @@ mod ports;
 mod publishers;
 mod replay;
 mod resuming;
+mod trace;
 mod wire;
 
 mod browser;
@@ -50,6 +51,7 @@ mod soak;
 mod stop;
 mod streams;
 mod subscribe;
+mod system_calls;
 mod tickets;
 mod tls;
 mod tokens;
