@@ -27,6 +27,7 @@ mod damage;
 mod deliveries;
 mod disk_full;
 mod durability;
+mod encodings;
 mod faults;
 mod http_limits;
 mod idempotency;
