@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use crate::gateway::{House, Process, wait_for};
 
@@ -16,6 +17,8 @@ pub struct Trace {
 impl Trace {
     /// Starts a process under strace, and waits until its doors are open.
     pub fn start(name: &'static str, house: &House) -> (Process, Self) {
+        let version = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
+        assert!(version.is_ok_and(|it| it.success()), "strace is needed: ./test installs it");
         let file = house.folder.path().join(format!("{name}.trace"));
         // `-D`: the tracer is the one that is started beside, so that the process keeps its id and
         // its parent. Only what writes is stopped at, so the rest goes as fast as ever.
