@@ -63,3 +63,13 @@ need_browser() {
         exit 1
     fi
 }
+
+need_strace() {
+    command -v strace >/dev/null && return
+    if may_install; then
+        apt_install strace
+    else
+        say "The tests need strace. On Debian: sudo apt-get install strace"
+        exit 1
+    fi
+}

@@ -49,8 +49,8 @@ fn sources() -> Vec<(String, String)> {
 }
 
 fn everything() -> Vec<(String, String)> {
-    let tests = rust_files("tests").into_iter().map(|path| (path.clone(), read(&path)));
-    sources().into_iter().chain(tests).collect()
+    let beside = ["tests", "broadcast/tests", "broadcast/benches"].into_iter().flat_map(rust_files);
+    sources().into_iter().chain(beside.map(|path| (path.clone(), read(&path)))).collect()
 }
 
 fn complain(faults: Vec<String>) {

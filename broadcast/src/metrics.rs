@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 use shared::metrics::Label;
 
 use crate::disconnect::Disconnect;
+use crate::publication::Format;
 
 /// Counters of all workers.
 #[derive(Debug, Default)]
@@ -40,6 +41,7 @@ pub struct Metrics {
     delivered: Family<Label, Counter>,
     refused: Family<Label, Counter>,
     disconnects: Family<Label, Counter>,
+    encoded: Family<Label, Counter>,
 }
 
 /// A histogram of short times: observed once a batch, for it takes a lock.
@@ -79,6 +81,7 @@ impl Metrics {
         add("events_delivered", "Events queued to a client", metrics.delivered.clone());
         add("requests_refused", "Requests and messages refused", metrics.refused.clone());
         add("disconnects", "Sessions that we ended, by reason", metrics.disconnects.clone());
+        add("events_encoded", "Events written in a format, once for all", metrics.encoded.clone());
         let mut add = |name: &str, help: &str, metric: Gauge| {
             registry.register(name, help, metric);
         };
@@ -95,6 +98,12 @@ impl Metrics {
     /// The counter of one worker: its own, so that no two threads write to one place.
     pub fn delivered_by(&self, worker: usize) -> Counter {
         self.delivered.get_or_create(&Label("worker", worker.to_string())).clone()
+    }
+
+    /// Brings the count of a format up to now.
+    pub fn refresh_encoded(&self, format: &Format) {
+        let counter = self.encoded.get_or_create(&Label("format", format.name().to_owned()));
+        counter.inc_by(format.encoded().saturating_sub(counter.get()));
     }
 
     /// Counts a refusal.

@@ -23,7 +23,8 @@ use crate::census::Place;
 use crate::disconnect::Disconnect;
 use crate::outputs::events::page::PageError;
 use crate::outputs::events::{Query, QueryError, page, sse};
-use crate::outputs::websocket::Asked;
+use crate::outputs::websocket::{Asked, native};
+use crate::publication::Format;
 use crate::refusal::Refusal;
 use crate::tickets::{Claim, TicketError};
 use crate::worker::Worker;
@@ -31,6 +32,16 @@ use crate::worker::Worker;
 pub mod events;
 pub mod tickets;
 pub mod websocket;
+
+/// Every format in which events are written.
+pub static FORMATS: [&Format; 6] = [
+    &native::PLAIN,
+    &native::WITH_CURSOR,
+    &native::CLOUDEVENTS,
+    &native::CLOUDEVENTS_WITH_CURSOR,
+    &sse::DATA,
+    &sse::CLOUDEVENTS,
+];
 
 /// What one worker's ways out have in common.
 #[derive(Debug)]

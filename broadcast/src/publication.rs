@@ -3,6 +3,7 @@
 //! Made by the log, handed to every worker, offered by each hub to its outboxes. A client's queue
 //! holds places in its bytes, never bytes of its own, while it keeps up.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use shared::event::Event;
@@ -18,6 +19,8 @@ pub struct Format {
     slot: Slot,
     /// Appends one event.
     encode: fn(&Placed<'_>, &mut Vec<u8>),
+    /// Events that were written so, since the process began.
+    encoded: AtomicU64,
 }
 
 /// The formats that there are.
@@ -60,7 +63,24 @@ impl Placed<'_> {
 impl Format {
     /// A format that appends one event so.
     pub const fn new(slot: Slot, encode: fn(&Placed<'_>, &mut Vec<u8>)) -> Self {
-        Self { slot, encode }
+        Self { slot, encode, encoded: AtomicU64::new(0) }
+    }
+
+    /// What it is called in metrics.
+    pub fn name(&self) -> &'static str {
+        match self.slot {
+            Slot::Native => "native",
+            Slot::NativeCursor => "native-cursor",
+            Slot::CloudEvents => "cloudevents",
+            Slot::CloudEventsCursor => "cloudevents-cursor",
+            Slot::Sse => "sse",
+            Slot::SseCloudEvents => "sse-cloudevents",
+        }
+    }
+
+    /// Events that were written so, since the process began.
+    pub fn encoded(&self) -> u64 {
+        self.encoded.load(Ordering::Relaxed)
     }
 
     /// Events as frames, one behind the other.
@@ -74,6 +94,9 @@ impl Format {
             frames.append(|bytes| (self.encode)(&event, bytes));
         }
         frames.settle();
+        // Once for many events: all threads share the count.
+        let count = u64::try_from(frames.ends.len()).unwrap_or_default();
+        self.encoded.fetch_add(count, Ordering::Relaxed);
         Arc::new(frames)
     }
 }

@@ -55,7 +55,7 @@ impl Occupancy {
 
     /// Counts a connection. Says whether it may only be told that there is no room; `None`, and
     /// not counted, if not even that.
-    pub(crate) fn enter(&self) -> Option<bool> {
+    pub fn enter(&self) -> Option<bool> {
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
         if before >= self.connections_max + REFUSED_MAX {
             self.leave();
@@ -76,7 +76,7 @@ impl Occupancy {
 }
 
 /// The connections of one worker that the server can still end.
-pub(crate) type Leashes = Rc<RefCell<Slab<Rc<Leash>>>>;
+pub type Leashes = Rc<RefCell<Slab<Rc<Leash>>>>;
 
 /// A connection's place among all; given back when it is dropped.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ pub struct Admission {
 
 impl Admission {
     /// The place of a connection that was counted, and the leash on it.
-    pub(crate) fn new(
+    pub fn new(
         occupancy: Arc<Occupancy>,
         leashes: &Leashes,
         is_refused: bool,

@@ -150,6 +150,7 @@ async fn every_metric_is_there_and_moves() {
         ("fanfare_events_accepted_total", 1.0),
         ("fanfare_events_turned_away_total", 0.0),
         (r#"fanfare_events_delivered_total{worker="0"}"#, 1.0),
+        (r#"fanfare_events_encoded_total{format="native"}"#, 1.0),
         ("fanfare_sessions", 2.0),
         ("fanfare_sessions_unauthenticated", 1.0),
         ("fanfare_connections", 2.0),

@@ -44,12 +44,14 @@ pub mod reader;
 /// What a session begins with; travels from the handshake to the taking over of the connection.
 #[derive(Debug)]
 pub struct Beginning {
-    place: Place,
-    principal: Option<Arc<Principal>>,
+    /// Its place among all sessions.
+    pub place: Place,
+    /// Who it is, if it has shown that.
+    pub principal: Option<Arc<Principal>>,
     /// Its hold on the ticket that let it in, if one did.
-    hold: Option<Hold>,
+    pub hold: Option<Hold>,
     /// What it wants, if it has said so in its request.
-    subscription: Option<Subscription>,
+    pub subscription: Option<Subscription>,
 }
 
 /// What a client has shown and asked for in its request.

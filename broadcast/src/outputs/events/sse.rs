@@ -41,18 +41,19 @@ const COMMENT_EVERY: Duration = Duration::from_secs(15);
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Events as their data.
-static DATA: Format = Format::new(Slot::Sse, |placed, out| {
+pub(in crate::outputs) static DATA: Format = Format::new(Slot::Sse, |placed, out| {
     push_head(&placed.cursor().to_string(), Some(placed.event.event_type.as_str()), out);
     let data = placed.event.data.as_ref().map_or(&[][..], |data| data.as_bytes());
     push_data(data, out);
 });
 /// Events as CloudEvents.
-static CLOUDEVENTS: Format = Format::new(Slot::SseCloudEvents, |placed, out| {
-    push_head(&placed.cursor().to_string(), Some(placed.event.event_type.as_str()), out);
-    let mut event = Vec::new();
-    cloudevents::encode(placed, Extension::Cursor, &mut event);
-    push_data(&event, out);
-});
+pub(in crate::outputs) static CLOUDEVENTS: Format =
+    Format::new(Slot::SseCloudEvents, |placed, out| {
+        push_head(&placed.cursor().to_string(), Some(placed.event.event_type.as_str()), out);
+        let mut event = Vec::new();
+        cloudevents::encode(placed, Extension::Cursor, &mut event);
+        push_data(&event, out);
+    });
 
 /// Appends what stands before the data.
 fn push_head(cursor: &str, event_type: Option<&str>, out: &mut Vec<u8>) {
