@@ -104,7 +104,7 @@ async fn a_fault_among_events_that_come_at_once_is_answered_in_its_place() {
 /// What the overlapping way answers is what the HTTP server would.
 #[tokio::test]
 async fn answers_look_the_same_however_an_event_came() {
-    let gateway = House::new().set("PUBLISH_TIMEOUT", "300ms").open();
+    let gateway = House::new().set("PUBLISH_TIMEOUT", "3s").open();
     let lines = |head: &str| {
         let mut lines: Vec<_> = head.to_lowercase().lines().map(str::to_owned).collect();
         let date = lines.iter_mut().find(|line| line.starts_with("date: ")).unwrap();
