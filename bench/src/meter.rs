@@ -34,11 +34,17 @@ struct Readings {
 }
 
 impl Meter {
-    /// Begins.
-    pub(crate) fn start(target: &Target) -> Self {
+    /// A meter for this server. To find all its processes takes a while, to begin anew does not.
+    pub(crate) fn new(target: &Target) -> Self {
         let pids = with_descendants(&target.pids);
         let readings = Readings::take(&pids);
         Self { pids, begun: Instant::now(), readings }
+    }
+
+    /// Begins.
+    pub(crate) fn start(&mut self) {
+        self.readings = Readings::take(&self.pids);
+        self.begun = Instant::now();
     }
 
     /// What was used since.

@@ -117,12 +117,13 @@ impl Race {
         client: &mut Client<'_>,
         progress: &mut Progress,
     ) -> anyhow::Result<Measured> {
+        let mut meter = Meter::new(target);
         let from = Instant::now() + plan.span.warm_up();
         let until = from + plan.span.seconds();
         while Instant::now() < from {
             self.step(client)?;
         }
-        let meter = Meter::start(target);
+        meter.start();
         let before = (client.deliveries(), client.publishers().tally().accepted);
         while Instant::now() < until {
             self.step(client)?;

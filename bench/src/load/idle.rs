@@ -30,7 +30,7 @@ impl Load for Idle {
         self.let_the_server_make_what_it_makes_once(target)?;
         let mut client = Client::new(target)?;
         let before = memory_of(target);
-        let meter = Meter::start(target);
+        let meter = Meter::new(target);
         let begun = Instant::now();
         client.subscribe(self.clients, 1, AT_ONCE, |_| false)?;
         let seconds = begun.elapsed().as_secs_f64();

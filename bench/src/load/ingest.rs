@@ -44,12 +44,13 @@ impl Load for Ingest {
             size: self.size,
             kinds: 1,
         })?;
+        let mut meter = Meter::new(target);
         let from = Instant::now() + self.span.warm_up();
         let until = from + self.span.seconds();
         while Instant::now() < from {
             self.step(&mut client)?;
         }
-        let meter = Meter::start(target);
+        meter.start();
         let before = client.publishers().tally().accepted;
         while Instant::now() < until {
             self.step(&mut client)?;

@@ -59,9 +59,10 @@ impl Load for Rate {
         })?;
         // What connecting has left to do is done before the first event.
         client.rest(Duration::from_millis(300))?;
+        let mut meter = Meter::new(target);
         let schedule = Schedule::new(self.rate, &self.span, Instant::now() + TICK);
         let mut pace = Pace::new(schedule)?;
-        let used = pace.run(target, &mut client, progress)?;
+        let used = pace.run(&mut meter, &mut client, progress)?;
         let mut figures = Figures::default();
         let deliveries = pace.deliveries;
         figures.set("deliveries_per_s", used.a_second(deliveries));
@@ -135,7 +136,7 @@ impl Pace {
 
     fn run(
         &mut self,
-        target: &Target,
+        meter: &mut Meter,
         client: &mut Client<'_>,
         progress: &mut Progress,
     ) -> anyhow::Result<Used> {
@@ -144,7 +145,7 @@ impl Pace {
             self.schedule.just_before(self.schedule.total),
         );
         self.run_until(from, client, progress)?;
-        let meter = Meter::start(target);
+        meter.start();
         self.run_until(until, client, progress)?;
         let used = meter.read();
         let deadline = until + SETTLE_PATIENCE;

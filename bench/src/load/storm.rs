@@ -32,7 +32,7 @@ impl Load for Storm {
         let mut client = Client::new(target)?;
         client.subscribe(self.clients, 1, AT_ONCE, |_| false)?;
         let mut waits = Waits { until_live: Latencies::new()?, failures: 0, missing: 0 };
-        let meter = Meter::start(target);
+        let meter = Meter::new(target);
         let mut storming = Duration::ZERO;
         for time in 1..=self.times {
             progress.say(&format!("cut off {time} of {}", self.times));
