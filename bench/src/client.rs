@@ -26,8 +26,9 @@ pub(crate) struct Client<'a> {
     pub(crate) subscribers: Vec<Subscriber>,
     /// What the subscribers of each type say.
     scripts: Vec<Scripts>,
-    /// Subscribers that became live, and that were lost, since somebody looked last.
-    pub(crate) came: Vec<usize>,
+    /// When subscribers became live, since somebody looked last.
+    pub(crate) came: Vec<Instant>,
+    /// Subscribers that were lost since.
     pub(crate) lost: Vec<usize>,
     live: usize,
     publishers: Publishers,
@@ -170,7 +171,7 @@ impl<'a> Client<'a> {
                     after if after == before => {}
                     Stage::Live => {
                         self.live += 1;
-                        self.came.push(token);
+                        self.came.push(Instant::now());
                     }
                     Stage::Gone => {
                         self.live -= usize::from(before == Stage::Live);

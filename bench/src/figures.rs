@@ -21,6 +21,18 @@ pub(crate) struct Kind {
     pub(crate) is_fault: bool,
 }
 
+impl Kind {
+    /// Whether it is the server's own, and a ratio means something.
+    pub(crate) fn is_compared(&self) -> bool {
+        let is_circumstance = self.key.ends_with("_cores") || CIRCUMSTANCES.contains(&self.key);
+        !self.is_fault && !is_circumstance
+    }
+}
+
+/// What belongs to the measurement more than to the server.
+const CIRCUMSTANCES: [&str; 5] =
+    ["seconds", "memory_bytes_before", "memory_bytes_after", "sent_late_p99_ms", "failed_connects"];
+
 const fn kind(key: &'static str, title: &'static str, decimals: usize) -> Kind {
     Kind { key, title, decimals, is_fault: false }
 }
@@ -88,8 +100,8 @@ impl Figures {
     /// Each figure by this one of another server.
     pub(crate) fn ratio_to(&self, other: &Self) -> Self {
         let ratio = |(key, value): (&&'static str, &f64)| {
-            let is_fault = KINDS.iter().any(|kind| kind.key == *key && kind.is_fault);
-            let other = other.value(key).filter(|other| *other != 0.0 && !is_fault)?;
+            let is_compared = KINDS.iter().any(|kind| kind.key == *key && kind.is_compared());
+            let other = other.value(key).filter(|other| *other != 0.0 && is_compared)?;
             Some((*key, value / other))
         };
         Self(self.0.iter().filter_map(ratio).collect())

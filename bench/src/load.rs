@@ -77,7 +77,8 @@ pub(crate) fn report_use(used: &Used, figures: &mut Figures) {
     figures.set("seconds", used.seconds);
 }
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
+/// Reads a time in seconds.
+pub(crate) fn parse_seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse::<f64>().ok().filter(|it| (0.05..=3600.0).contains(it));
     seconds.ok_or_else(|| "write seconds, from 0.05 to 3600".to_owned())
 }

@@ -71,49 +71,74 @@ impl<'a> Report<'a> {
         others.iter().map(ratio).collect()
     }
 
-    /// A table: a line a figure, a column a server, and the ratios to the others.
+    /// A table: a line a figure, a column a server, and the ratios to the others; below it, between
+    /// which values the rounds were.
     pub(crate) fn to_table(&self) -> String {
-        let medians: Vec<Figures> = self.scores.iter().map(Score::medians).collect();
-        let ratios = self.ratios();
-        let mut rows = vec![self.head()];
-        for kind in KINDS.iter().filter(|kind| is_worth_a_line(kind, &medians)) {
-            let mut row = vec![kind.title.to_owned()];
-            row.extend(self.scores.iter().map(|score| cell(kind, score)));
-            row.extend(ratios.iter().map(|(_, ratio)| {
-                ratio.value(kind.key).map_or_else(String::new, |it| format!("{it:.2}"))
-            }));
-            rows.push(row);
-        }
         let mut text = format!("{} — {}\n", self.load, Machine::here().to_line());
         let _ = writeln!(text, "{}\n", arguments_line(&self.arguments));
-        text.push_str(&aligned(&rows));
-        for note in self.notes() {
+        text.push_str(&aligned(&self.median_rows()));
+        if self.scores.iter().any(|score| score.rounds.len() > 1) {
+            text.push_str("\nleast..most of all rounds\n");
+            text.push_str(&aligned(&self.spread_rows()));
+        }
+        for note in self.scores.iter().filter_map(note) {
             let _ = writeln!(text, "{note}");
         }
         text
     }
 
-    fn head(&self) -> Vec<String> {
+    fn median_rows(&self) -> Vec<Vec<String>> {
+        let medians: Vec<Figures> = self.scores.iter().map(Score::medians).collect();
+        let ratios = self.ratios();
         let names = self.scores.iter().map(|it| it.contestant.name().to_owned());
-        let ratios = self.scores.iter().skip(1).map(|it| format!("/ {}", it.contestant.name()));
-        [String::new()].into_iter().chain(names).chain(ratios).collect()
+        let others = ratios.iter().map(|(name, _)| format!("/ {name}"));
+        let mut rows = vec![[String::new()].into_iter().chain(names).chain(others).collect()];
+        for kind in KINDS.iter().filter(|kind| is_worth_a_line(kind, &medians)) {
+            let mut row = vec![kind.title.to_owned()];
+            row.extend(medians.iter().map(|it| {
+                let value = it.value(kind.key);
+                value.map_or_else(|| "-".to_owned(), |value| grouped(value, kind.decimals))
+            }));
+            row.extend(ratios.iter().map(|(_, ratio)| {
+                ratio.value(kind.key).map_or_else(String::new, |it| format!("{it:.2}"))
+            }));
+            rows.push(row);
+        }
+        rows
     }
 
-    fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        for score in self.scores {
-            for (number, figures) in (1..).zip(&score.rounds) {
-                if is_disturbed(figures) {
-                    let cores = figures.value("others_cores").unwrap_or_default();
-                    let name = score.contestant.name();
-                    notes.push(format!(
-                        "disturbed: {name}, round {number}: other processes took {cores:.2} cores"
-                    ));
-                }
+    fn spread_rows(&self) -> Vec<Vec<String>> {
+        let spreads: Vec<_> =
+            self.scores.iter().map(|score| Figures::spread(&score.rounds)).collect();
+        let mut rows = Vec::new();
+        for kind in KINDS.iter().filter(|kind| kind.is_compared()) {
+            let cells = spreads.iter().map(|(least, most)| {
+                let shown =
+                    |figures: &Figures| Some(grouped(figures.value(kind.key)?, kind.decimals));
+                Some(format!("{}..{}", shown(least)?, shown(most)?))
+            });
+            let cells: Vec<Option<String>> = cells.collect();
+            if cells.iter().any(Option::is_some) {
+                let cells = cells.into_iter().map(|cell| cell.unwrap_or_else(|| "-".to_owned()));
+                rows.push([kind.title.to_owned()].into_iter().chain(cells).collect());
             }
         }
-        notes
+        rows
     }
+}
+
+/// Says in which rounds others took much of the machine.
+fn note(score: &Score) -> Option<String> {
+    let disturbed = (1..).zip(&score.rounds).filter(|(_, figures)| is_disturbed(figures));
+    let rounds: Vec<String> = disturbed
+        .map(|(number, figures)| {
+            let cores = figures.value("others_cores").unwrap_or_default();
+            format!("round {number} ({cores:.2} cores)")
+        })
+        .collect();
+    let name = score.contestant.name();
+    (!rounds.is_empty())
+        .then(|| format!("disturbed by other processes: {name}, {}", rounds.join(", ")))
 }
 
 fn score_json(score: &Score) -> Value {
@@ -140,24 +165,11 @@ fn is_worth_a_line(kind: &Kind, medians: &[Figures]) -> bool {
     let mut values = medians.iter().filter_map(|it| it.value(kind.key));
     match kind.key {
         "lost" | "refused" => values.next().is_some(),
-        "failed_connects" => values.any(|it| it > 0.0),
         "seconds" | "memory_bytes_before" | "memory_bytes_after" => false,
+        "failed_connects" => values.any(|it| it > 0.0),
         _ if kind.is_fault => values.any(|it| it > 0.0),
         // Where nobody knows it, the line says so.
         _ => values.next().is_some() || (kind.key == "server_cores"),
-    }
-}
-
-/// The median, and between which values the rounds were.
-fn cell(kind: &Kind, score: &Score) -> String {
-    let Some(median) = score.medians().value(kind.key) else { return "-".to_owned() };
-    let shown = |value: f64| grouped(value, kind.decimals);
-    let (least, most) = Figures::spread(&score.rounds);
-    match (least.value(kind.key), most.value(kind.key)) {
-        (Some(least), Some(most)) if least < most => {
-            format!("{} ({}..{})", shown(median), shown(least), shown(most))
-        }
-        _ => shown(median),
     }
 }
 

@@ -16,6 +16,7 @@ mod replay;
 mod resuming;
 mod wire;
 
+mod bench;
 mod browser;
 mod catch_up;
 mod closes;

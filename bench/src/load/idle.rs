@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::client::{AT_ONCE, Client};
 use crate::figures::Figures;
-use crate::load::{Load, Outcome, parse_count, report_use};
+use crate::load::{Load, Outcome, parse_count, parse_seconds, report_use};
 use crate::meter::Meter;
 use crate::processes::{memory, with_descendants};
 use crate::progress::Progress;
@@ -19,6 +19,10 @@ pub(crate) struct Idle {
     /// Subscribers
     #[arg(long, value_name = "COUNT", default_value = "5000", value_parser = parse_count)]
     clients: usize,
+
+    /// How long they are silent before memory is read, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_seconds)]
+    hold: f64,
 }
 
 impl Load for Idle {
@@ -36,7 +40,7 @@ impl Load for Idle {
         let seconds = begun.elapsed().as_secs_f64();
         let used = meter.read();
         progress.say(&format!("{} sessions", client.live()));
-        client.rest(REST)?;
+        client.rest(Duration::from_secs_f64(self.hold))?;
         let after = memory_of(target);
         let mut figures = Figures::default();
         figures.set("connects_per_s", self.clients as f64 / seconds);
@@ -63,7 +67,7 @@ impl Idle {
         client.subscribe(FIRST.min(self.clients), 1, AT_ONCE, |_| false)?;
         client.close();
         // So that the server has seen them go.
-        Client::new(target)?.rest(REST / 2)
+        Client::new(target)?.rest(Duration::from_secs_f64(self.hold / 2.0))
     }
 }
 
@@ -75,4 +79,3 @@ fn memory_of(target: &Target) -> Option<u64> {
 }
 
 const FIRST: usize = 200;
-const REST: Duration = Duration::from_secs(2);

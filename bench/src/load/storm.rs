@@ -77,8 +77,8 @@ impl Waits {
         }
         while client.live() < count && cut.elapsed() < PATIENCE {
             client.turn(TICK, &mut |_, _| {})?;
-            for _ in client.came.drain(..) {
-                self.until_live.record(nanos(cut.elapsed()));
+            for when in client.came.drain(..) {
+                self.until_live.record(nanos(when.saturating_duration_since(cut)));
             }
             for index in std::mem::take(&mut client.lost) {
                 self.failures += 1;
