@@ -183,7 +183,7 @@ impl<'a> Client<'a> {
                 self.timer.clear()?;
             } else if let Some(index) = token.checked_sub(FIRST_PUBLISHER) {
                 let done = self.publishers.ready(index, is_closing, &mut self.buffer);
-                done.with_context(|| format!("{}, publishing", self.target.name))?;
+                done.with_context(|| self.at(&self.target.publish.authority))?;
             }
         }
         Ok(())

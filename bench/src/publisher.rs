@@ -255,7 +255,8 @@ impl Publisher {
                 tally.answer_bytes = if answer.ends_with(OK) { answer.len() } else { 0 };
                 tally.accept(self.in_flight.pop_front());
             } else {
-                tally.refuse(self.in_flight.pop_front(), first_line(answer));
+                self.in_flight.pop_front();
+                tally.refuse(first_line(answer));
             }
             bytes = rest;
         }
@@ -271,7 +272,7 @@ impl Publisher {
                 }
             }
             Said::Ping => out.extend_from_slice(nats::PONG.as_bytes()),
-            Said::Error(text) => tally.refuse(None, text),
+            Said::Error(text) => tally.refuse(text),
             Said::Message { .. } => {}
         });
     }
@@ -286,7 +287,7 @@ impl Tally {
         }
     }
 
-    fn refuse(&mut self, _kind: Option<usize>, answer: String) {
+    fn refuse(&mut self, answer: String) {
         self.refused += 1;
         self.last_refusal = Some(answer);
     }

@@ -50,8 +50,7 @@ struct Inbox {
 }
 
 impl Subscriber {
-    /// A subscriber whose connection has begun. `opening` is what it says first, `subscription`
-    /// what it says when that is answered.
+    /// A subscriber whose connection has begun.
     pub(crate) fn new(socket: Socket, dialect: Dialect, kind: usize, is_shown: bool) -> Self {
         let inbox = Inbox {
             dialect,
