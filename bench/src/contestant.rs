@@ -74,8 +74,8 @@ impl Contestant {
         match self {
             Self::Fanfare if setup.spawn => spawned::start(setup),
             Self::Fanfare => setup.running_gateway(),
-            Self::Limit => start_own("limit-server", self.name(), Dialect::Fanfare),
-            Self::Bare => start_own("bare-server", self.name(), Dialect::Fanfare),
+            Self::Limit => start_own("limit-server", self),
+            Self::Bare => start_own("bare-server", self),
             Self::Nchan => peers::nchan(),
             Self::Nats => peers::nats(),
         }
@@ -83,19 +83,20 @@ impl Contestant {
 }
 
 /// Starts a server that is hidden in this executable.
-fn start_own(subcommand: &str, name: &'static str, dialect: Dialect) -> anyhow::Result<Running> {
+fn start_own(subcommand: &str, contestant: Contestant) -> anyhow::Result<Running> {
     let folder = folder()?;
     let [publish, subscribe] = [reserve()?, reserve()?];
-    let mut command = Command::new(ourselves()?);
-    command.args(["bench", subcommand]).arg(publish.address.to_string());
-    if name == Contestant::Limit.name() {
-        command.arg(subscribe.address.to_string());
+    let mut doors = vec![publish.address];
+    if contestant == Contestant::Limit {
+        doors.push(subscribe.address);
     }
-    let mut child = Child::start(name, &mut command, folder.path())?;
-    child.wait_until(|| answers(publish.address))?;
+    let mut command = Command::new(ourselves()?);
+    command.args(["bench", subcommand]).args(doors.iter().map(SocketAddr::to_string));
+    let mut child = Child::start(contestant.name(), &mut command, folder.path())?;
+    child.wait_until(|| doors.iter().all(|door| answers(*door)))?;
     let target = Target {
-        name,
-        dialect,
+        name: contestant.name(),
+        dialect: Dialect::Fanfare,
         publish: plain_door(publish.address),
         subscribe: plain_door(subscribe.address),
         authorization: Some(format!("Basic {FILLER}")),
