@@ -73,7 +73,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 #[derive(Default)]
 struct Server {
-    connections: Vec<Option<Connection>>,
+    /// Boxed: a table of them all would grow by doubling, and their memory could not be told.
+    connections: Vec<Option<Box<Connection>>>,
     free: Vec<usize>,
     streams: Vec<Stream>,
     /// Streams by the type of their events.
@@ -98,7 +99,7 @@ impl Server {
             let index = self.free.pop().unwrap_or(self.connections.len());
             let both = Interest::READABLE | Interest::WRITABLE;
             poll.registry().register(&mut socket, Token(index), both)?;
-            let connection = Some(Connection::new(socket, role));
+            let connection = Some(Box::new(Connection::new(socket, role)));
             match self.connections.get_mut(index) {
                 Some(slot) => *slot = connection,
                 None => self.connections.push(connection),

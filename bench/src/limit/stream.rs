@@ -42,7 +42,7 @@ impl Stream {
     }
 
     /// Writes to everybody what waits, and forgets what nobody waits for.
-    pub(crate) fn deliver(&mut self, connections: &mut [Option<Connection>]) {
+    pub(crate) fn deliver(&mut self, connections: &mut [Option<Box<Connection>>]) {
         self.is_fresh = false;
         let end = self.end();
         let mut least = end;
