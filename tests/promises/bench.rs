@@ -101,6 +101,9 @@ fn every_load_measures_a_gateway_of_its_own_and_loses_nothing() {
             assert!(!report["machine"][key].as_str().unwrap().is_empty());
         }
         assert_eq!(report["arguments"]["rounds"], 1);
+        let asked = arguments.iter().position(|it| *it == "--seconds").map(|at| arguments[at + 1]);
+        let told = report["arguments"]["seconds"].as_f64().map(|it| it.to_string());
+        assert_eq!(asked, told.as_deref());
     }
 }
 

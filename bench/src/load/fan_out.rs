@@ -42,6 +42,7 @@ pub(crate) struct FanOut {
     pipeline: usize,
 
     #[command(flatten)]
+    #[serde(flatten)]
     span: Span,
 }
 

@@ -30,6 +30,7 @@ pub(crate) struct Ingest {
     size: usize,
 
     #[command(flatten)]
+    #[serde(flatten)]
     span: Span,
 }
 

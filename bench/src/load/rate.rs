@@ -42,6 +42,7 @@ pub(crate) struct Rate {
     pipeline: usize,
 
     #[command(flatten)]
+    #[serde(flatten)]
     span: Span,
 }
 
