@@ -73,3 +73,23 @@ need_strace() {
         exit 1
     fi
 }
+
+# fanfare bench measures these two beside the gateway, as children of its own: their packages must
+# not start services. Without them the tests of the peers have nobody to compare with.
+need_peers() {
+    [ -x /usr/sbin/nginx ] && [ -e /usr/lib/nginx/modules/ngx_nchan_module.so ] && [ -x /usr/sbin/nats-server ] && return
+    if ! may_install; then
+        say "Not measured, for want of them: sudo apt-get install nginx-light libnginx-mod-nchan nats-server"
+        return
+    fi
+    # Debian's way to say that no service is to be started: exit code 101 of this script.
+    policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ]; then
+        policy=
+    else
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod +x "$policy"
+    fi
+    apt_install nginx-light libnginx-mod-nchan nats-server || say "The peers cannot be installed; they are not measured."
+    [ -z "$policy" ] || rm -f "$policy"
+}

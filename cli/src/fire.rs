@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use gateway::caller::Caller;
+use gateway::endpoint::Endpoint;
 use serde::Deserialize;
 use shared::json;
 use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
-
-use crate::caller::Caller;
-use crate::endpoint::Endpoint;
 
 /// sysexits.h, `EX_DATAERR`: what we were given to send is wrong.
 const EXIT_DATA: u8 = 65;

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use gateway::leash;
+use gateway::readiness::{Door, probe};
 use rustix::process::{Pid, Signal, kill_process};
 use shared::settings::EXIT_CONFIG;
 use shared::signals::Wish;
@@ -16,9 +18,6 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
-
-use crate::health::{Door, probe};
-use crate::leash;
 
 /// How often a child is asked whether it is ready yet.
 const PROBE_EVERY: Duration = Duration::from_millis(50);

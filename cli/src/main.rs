@@ -4,16 +4,13 @@ use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use clap::Parser;
+use gateway::leash;
 
-mod caller;
 mod check;
 mod completions;
-mod endpoint;
 mod fire;
 mod health;
 mod keeper;
-mod leash;
-mod reservation;
 mod token;
 mod tokens_file;
 mod up;
@@ -35,6 +32,7 @@ enum Command {
     Token(token::Token),
     Check(check::Check),
     Health(health::Health),
+    Bench(Box<bench::Bench>),
     Completions(completions::Completions),
 }
 
@@ -63,6 +61,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Token(token) => token.run(),
         Command::Check(check) => check.run(),
         Command::Health(health) => health.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Completions(completions) => completions.run(),
     }
 }

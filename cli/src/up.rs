@@ -7,13 +7,14 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
+use gateway::readiness::{Door, reachable};
+use gateway::reservation::Reservation;
 use shared::signals::{Signals, Wish};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::health::{AdminAddresses, Door, reachable};
+use crate::health::AdminAddresses;
 use crate::keeper::Keeper;
-use crate::reservation::Reservation;
 use crate::tokens_file;
 use crate::up::announcement::Announcement;
 

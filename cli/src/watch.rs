@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use gateway::caller::Caller;
+use gateway::endpoint::{ConnectError, Endpoint, Stream};
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use tungstenite::handshake::HandshakeError;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error, Message, WebSocket, client};
 
-use crate::caller::Caller;
-use crate::endpoint::{ConnectError, Endpoint, Stream};
 use crate::watch::line::Style;
 use crate::watch::place::{Answer, Place};
 use crate::watch::since::Since;

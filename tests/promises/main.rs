@@ -17,6 +17,7 @@ mod resuming;
 mod trace;
 mod wire;
 
+mod bench;
 mod browser;
 mod catch_up;
 mod closes;

@@ -1,4 +1,4 @@
-//! An address that is kept for a child process while `fanfare up` runs.
+//! An address that is kept for a child process while `fanfare up` or `fanfare bench` runs.
 //!
 //! The socket is bound and never listens, so that the child, which binds with `SO_REUSEADDR` as we
 //! do, may listen there, and the kernel gives the port to nobody else. That way port 0 is chosen
@@ -14,9 +14,9 @@ use rustix::net::{
 
 /// An address that is ours as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Reservation {
+pub struct Reservation {
     /// The address, with the port that was chosen.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
     _socket: OwnedFd,
 }
 
@@ -26,7 +26,7 @@ impl Reservation {
     /// # Errors
     ///
     /// Somebody listens there, or the address is not one of this machine's.
-    pub(crate) fn take(address: SocketAddr) -> io::Result<Self> {
+    pub fn take(address: SocketAddr) -> io::Result<Self> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;

@@ -1,4 +1,4 @@
-//! Who calls, and whom they trust: what `fire` and `watch` have in common.
+//! Who calls, and whom they trust: what `fire`, `watch` and `bench` have in common.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 /// Who calls, and whom they trust.
 #[derive(Debug, Args)]
-pub(crate) struct Caller {
+pub struct Caller {
     /// The token; better in the environment, for a command line is seen by all on the machine
     #[arg(long, env = "FANFARE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     token: Option<Secret>,
@@ -24,7 +24,7 @@ pub(crate) struct Caller {
 
 impl Caller {
     /// What to show as `Authorization`, if there is a token.
-    pub(crate) fn authorization(&self) -> Option<String> {
+    pub fn authorization(&self) -> Option<String> {
         self.token.as_ref().map(|token| format!("Basic {}", token.0))
     }
 
@@ -33,7 +33,7 @@ impl Caller {
     /// # Errors
     ///
     /// The file that was named holds none, or cannot be read.
-    pub(crate) fn roots(&self) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    pub fn roots(&self) -> anyhow::Result<Vec<CertificateDer<'static>>> {
         // Where the system has none, or some are broken, the others are still worth having.
         let mut roots = rustls_native_certs::load_native_certs().certs;
         if let Some(path) = &self.ca_file {

@@ -1,7 +1,7 @@
 //! Where a door is: a URL, and the way to it.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A door's URL, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Endpoint {
+pub struct Endpoint {
     is_tls: bool,
     /// As in the URL: with brackets around an IPv6 address.
     host: String,
@@ -26,15 +26,56 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// The URL for HTTP; `path` stands behind the path of the endpoint, if it is not its end yet.
-    pub(crate) fn http_url(&self, path: &str) -> String {
+    pub fn http_url(&self, path: &str) -> String {
         let base = self.path.trim_end_matches('/');
         let base = base.strip_suffix(path).unwrap_or(base);
         format!("{}{base}{path}", self.origin("http"))
     }
 
     /// The URL for WebSocket.
-    pub(crate) fn ws_url(&self) -> String {
+    pub fn ws_url(&self) -> String {
         format!("{}{}", self.origin("ws"), self.path)
+    }
+
+    /// Whether the door speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    /// Host and port, as in a `Host` header.
+    pub fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// The path, with the query, if there is one.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The first address of the host.
+    ///
+    /// # Errors
+    ///
+    /// The host has none, or nobody knows it.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        let none = || io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+        (self.bare_host(), self.port).to_socket_addrs()?.next().ok_or_else(none)
+    }
+
+    /// Who has to be there, under TLS.
+    ///
+    /// # Errors
+    ///
+    /// No certificate could name this host.
+    pub fn server_name(&self) -> Result<ServerName<'static>, InvalidDnsNameError> {
+        ServerName::try_from(self.bare_host().to_owned())
+    }
+
+    /// How a client trusts those whose certificates end in one of these.
+    pub fn tls_config(roots: &[CertificateDer<'static>]) -> ClientConfig {
+        let mut store = RootCertStore::empty();
+        store.add_parsable_certificates(roots.iter().cloned());
+        ClientConfig::builder().with_root_certificates(store).with_no_client_auth()
     }
 
     fn origin(&self, scheme: &str) -> String {
@@ -47,7 +88,7 @@ impl Endpoint {
     /// # Errors
     ///
     /// [`ConnectError`] tells what may pass from what will not.
-    pub(crate) fn connect(
+    pub fn connect(
         &self,
         roots: &[CertificateDer<'static>],
         patience: Duration,
@@ -59,11 +100,8 @@ impl Endpoint {
         if !self.is_tls {
             return Ok(Stream::Plain(stream));
         }
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(roots.iter().cloned());
-        let config = ClientConfig::builder().with_root_certificates(store).with_no_client_auth();
-        let name = ServerName::try_from(self.bare_host().to_owned())?;
-        let mut connection = ClientConnection::new(Arc::new(config), name)?;
+        let config = Arc::new(Self::tls_config(roots));
+        let mut connection = ClientConnection::new(config, self.server_name()?)?;
         while connection.is_handshaking() {
             connection.complete_io(&mut stream)?;
         }
@@ -111,7 +149,7 @@ impl FromStr for Endpoint {
 
 /// A connection to a door.
 #[derive(Debug)]
-pub(crate) enum Stream {
+pub enum Stream {
     /// As it is.
     Plain(TcpStream),
     /// Under TLS.
@@ -156,7 +194,7 @@ fn uninterrupted<T>(mut step: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 
 /// Why text is no endpoint. Never holds the text: people put passwords into URLs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum EndpointError {
+pub enum EndpointError {
     /// It is no URL of ours.
     #[error("write a URL such as http://127.0.0.1:8080 or wss://events.example")]
     NotAUrl,
@@ -167,7 +205,7 @@ pub(crate) enum EndpointError {
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectError {
+pub enum ConnectError {
     /// Nobody answers; somebody may, later.
     #[error("{0}")]
     Unreachable(io::Error),

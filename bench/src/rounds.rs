@@ -1,0 +1,142 @@
+//! The rounds: everybody in turn, again and again, so that what disturbs the machine disturbs all.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::process::{Resource, getrlimit};
+
+use crate::contestant::{Contestant, Running};
+use crate::figures::Figures;
+use crate::interrupt;
+use crate::load::Load;
+use crate::processes::machine_time;
+use crate::progress::Progress;
+use crate::setup::Setup;
+
+/// What one contestant did in all rounds.
+#[derive(Debug)]
+pub(crate) struct Score {
+    /// Who.
+    pub(crate) contestant: Contestant,
+    /// The rounds, in order.
+    pub(crate) rounds: Vec<Figures>,
+    /// What went wrong, in the server's words.
+    pub(crate) complaints: Vec<String>,
+}
+
+impl Score {
+    /// The middle of the rounds.
+    pub(crate) fn medians(&self) -> Figures {
+        Figures::medians(&self.rounds)
+    }
+
+    /// What was not as promised, in a sentence each.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (number, figures) in (1..).zip(&self.rounds) {
+            for (kind, value) in figures.faults() {
+                let name = self.contestant.name();
+                faults.push(format!("{name}, round {number}: {} {value}", kind.title));
+            }
+        }
+        faults.extend(self.complaints.iter().map(|it| format!("{}: {it}", self.contestant.name())));
+        faults
+    }
+}
+
+/// Whether others took so much of the machine that the round says little.
+pub(crate) fn is_disturbed(figures: &Figures) -> bool {
+    figures.value("others_cores").is_some_and(|cores| cores > BUSY_CORES)
+}
+
+/// Measures everybody.
+pub(crate) fn run<L: Load>(
+    load: &L,
+    setup: &Setup,
+    progress: &mut Progress,
+) -> anyhow::Result<Vec<Score>> {
+    has_descriptors(load.connections())?;
+    let contestants: Vec<_> =
+        setup.contestants()?.into_iter().filter(|it| load.suits(*it)).collect();
+    let mut kept: Vec<Option<Running>> = contestants.iter().map(|_| None).collect();
+    let mut scores: Vec<Score> = contestants
+        .iter()
+        .map(|it| Score { contestant: *it, rounds: Vec::new(), complaints: Vec::new() })
+        .collect();
+    for round in 1..=setup.rounds {
+        for (slot, score) in kept.iter_mut().zip(&mut scores) {
+            let name = score.contestant.name();
+            progress.stage(&format!("round {round} of {}, {name}:", setup.rounds));
+            if L::NEEDS_FRESH_SERVER {
+                *slot = None;
+            }
+            let running = match slot {
+                Some(running) => running,
+                None => slot.insert(score.contestant.start(setup).context(name)?),
+            };
+            wait_for_quiet(setup.quiet(), progress)?;
+            let outcome = load.measure(&running.target, progress)?;
+            score.rounds.push(outcome.figures);
+            score.complaints.extend(outcome.complaint);
+        }
+    }
+    progress.clear();
+    Ok(scores)
+}
+
+/// Waits until others leave the machine alone, and not for long.
+fn wait_for_quiet(patience: Duration, progress: &mut Progress) -> anyhow::Result<()> {
+    let deadline = Instant::now() + patience;
+    while Instant::now() < deadline {
+        interrupt::check()?;
+        let (before, begun) = (machine_time(), Instant::now());
+        std::thread::sleep(GLANCE.min(patience));
+        let Some((before, after)) = before.zip(machine_time()) else { return Ok(()) };
+        let cores = after.saturating_sub(before).as_secs_f64() / begun.elapsed().as_secs_f64();
+        if cores < BUSY_CORES {
+            return Ok(());
+        }
+        progress.say("waiting for other processes");
+    }
+    Ok(())
+}
+
+/// A client needs a descriptor for each connection, and the server too.
+fn has_descriptors(connections: usize) -> anyhow::Result<()> {
+    shared::descriptors::raise();
+    let limit = getrlimit(Resource::Nofile).current.and_then(|it| usize::try_from(it).ok());
+    if let Some(limit) = limit {
+        let room = limit.saturating_sub(RESERVED);
+        anyhow::ensure!(
+            connections <= room,
+            "{connections} connections are too many for {limit} descriptors: raise `ulimit -n`"
+        );
+    }
+    Ok(())
+}
+
+/// More than this, and a figure says less than it seems.
+const BUSY_CORES: f64 = 0.35;
+const GLANCE: Duration = Duration::from_millis(400);
+/// What a gateway keeps back for itself; it has as many as we have.
+const RESERVED: usize = 160;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_named_with_its_round() {
+        let (mut good, mut bad) = (Figures::default(), Figures::default());
+        good.set("lost", 0.0);
+        bad.set("lost", 7.0);
+        bad.set("others_cores", 1.0);
+        assert!(!is_disturbed(&good) && is_disturbed(&bad));
+        let score = Score {
+            contestant: Contestant::Nats,
+            rounds: vec![good, bad],
+            complaints: vec!["-ERR".to_owned()],
+        };
+        assert_eq!(score.faults(), ["nats, round 2: lost 7", "nats: -ERR"]);
+    }
+}
