@@ -15,12 +15,12 @@ const EVERYWHERE: [&str; 3] = ["client_cores", "others_cores", "seconds"];
 const LOADS: [(&str, &[&str], &[&str]); 5] = [
     (
         "fan-out",
-        &["--clients", "8", "--types", "2", "--seconds", "0.2", "--warm-up", "0.1"],
+        &["--clients", "8", "--types", "2", "--seconds", "1", "--warm-up", "0.1"],
         &["deliveries_per_s", "posts_per_s", "cpu_us_per_delivery", "lost", "repeated", "damaged"],
     ),
     (
         "rate",
-        &["--clients", "5", "--rate", "50", "--seconds", "0.2", "--warm-up", "0.1"],
+        &["--clients", "5", "--rate", "50", "--seconds", "1", "--warm-up", "0.1"],
         &[
             "latency_p50_ms",
             "latency_p90_ms",
@@ -34,7 +34,7 @@ const LOADS: [(&str, &[&str], &[&str]); 5] = [
     ),
     (
         "ingest",
-        &["--seconds", "0.2", "--warm-up", "0.1"],
+        &["--seconds", "1", "--warm-up", "0.1"],
         &["posts_per_s", "cpu_us_per_post", "refused", "unanswered"],
     ),
     (
