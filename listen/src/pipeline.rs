@@ -17,10 +17,11 @@ use actix_web::web::Data;
 use bytes::{Buf as _, Bytes, BytesMut};
 use shared::credentials::Credentials;
 use shared::guard::Guard;
+use shared::guard::follower::Violation;
 use shared::http::KEEP_ALIVE;
 use shared::memory::Held;
 use shared::principal::Principal;
-use shared::publisher::Publication;
+use shared::publisher::{Publication, PublishError};
 use tokio::io::AsyncWrite as _;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::io::poll_read_buf;
@@ -35,7 +36,8 @@ mod head;
 /// One read takes at most so much, about.
 const READ_BYTES: usize = 16 * 1024;
 /// Events of one connection that wait for their receipts; what else it sends waits in its socket.
-const UNDERWAY_MAX: usize = 256;
+/// More would gain it little, and all others would wait behind them.
+const UNDERWAY_MAX: usize = 32;
 
 /// Serves a connection for as long as only plain events come. Gives it back for the HTTP server
 /// from the first other request on; `None` once it has ended.
@@ -73,6 +75,15 @@ enum Intake {
     HandOver,
     /// No more comes: the client has closed its side, or was told that we shall.
     Ended,
+    /// The next request is not one, or does not come; it is told so in its place.
+    Violated(Violation),
+}
+
+/// An event whose answer waits for those before it.
+#[derive(Debug)]
+enum Taken {
+    Sent(Publication),
+    Refused(PublishError),
 }
 
 #[derive(Debug)]
@@ -87,16 +98,17 @@ struct Pipeline {
     /// What was read may hold more events, for which there was no room.
     is_held_up: bool,
     /// In the order of their requests.
-    underway: VecDeque<Publication>,
+    underway: VecDeque<Taken>,
     answers: Answers,
-    /// Due when the client may have been silent for too long. Moved when it is due, not before.
+    /// Due when nothing may have happened for too long. Moved when it is due, not before.
     silence: Pin<Box<Sleep>>,
-    last_heard: Instant,
+    last_active: Instant,
 }
 
 impl Pipeline {
-    fn new(guard: Guard, inputs: Data<Inputs>) -> Self {
+    fn new(mut guard: Guard, inputs: Data<Inputs>) -> Self {
         let now = Instant::now();
+        guard.rely_on_being_told();
         Self {
             guard,
             held: inputs.memory.hold(0),
@@ -107,7 +119,7 @@ impl Pipeline {
             underway: VecDeque::new(),
             answers: Answers::default(),
             silence: Box::pin(sleep_until(now + KEEP_ALIVE)),
-            last_heard: now,
+            last_active: now,
         }
     }
 
@@ -126,15 +138,18 @@ impl Pipeline {
                         ready!(Pin::new(&mut self.guard).poll_shutdown(cx))?;
                         return Poll::Ready(Ok(End::Closed));
                     }
+                    Intake::Violated(violation) => {
+                        self.guard.end(cx, violation);
+                        return Poll::Ready(Ok(End::Closed));
+                    }
                 }
             }
             let is_held_up_no_more = self.is_held_up && self.has_room();
             if !is_held_up_no_more && self.poll_read(cx)?.is_pending() {
-                return if self.is_silent(cx) {
-                    Poll::Ready(Ok(End::Closed))
-                } else {
-                    Poll::Pending
-                };
+                if !self.is_silent(cx) {
+                    return Poll::Pending;
+                }
+                self.intake = Intake::Ended;
             }
         }
     }
@@ -157,17 +172,28 @@ impl Pipeline {
             }
             return Poll::Pending;
         };
-        if read? == 0 {
-            self.intake = Intake::Ended;
+        self.last_active = Instant::now();
+        match read {
+            Ok(0) => self.intake = Intake::Ended,
+            Ok(_) => {}
+            Err(error) => {
+                let violation = error.get_ref().and_then(|it| it.downcast_ref());
+                self.intake = Intake::Violated(*violation.ok_or(error.kind())?);
+            }
         }
-        self.last_heard = Instant::now();
         Poll::Ready(Ok(()))
     }
 
     /// Sends all that is there and can be sent.
     fn take(&mut self) {
         self.is_held_up = false;
-        while self.intake == Intake::Open && !self.read.is_empty() {
+        while self.intake == Intake::Open {
+            // Empty lines before a request begin nothing (RFC 9112 §2.2).
+            let blank = self.read.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            self.read.advance(blank);
+            if self.read.is_empty() {
+                return;
+            }
             if !self.has_room() {
                 self.is_held_up = true;
                 return;
@@ -187,10 +213,10 @@ impl Pipeline {
                 self.held.resize(self.read.len());
                 return;
             };
-            let Some(publication) = publish(&self.inputs, &principal, body) else {
+            let Some(taken) = publish(&self.inputs, &principal, body) else {
                 return self.intake = Intake::HandOver;
             };
-            self.underway.push_back(publication);
+            self.underway.push_back(taken);
             self.read.advance(end);
             if self.held.bytes() > 0 {
                 self.held.resize(0);
@@ -201,13 +227,21 @@ impl Pipeline {
     /// Answers the first ones that are decided.
     fn collect(&mut self, cx: &mut Context<'_>) {
         while let Some(first) = self.underway.front_mut() {
-            let Poll::Ready(published) = Pin::new(first).poll(cx) else { return };
+            let published = match first {
+                Taken::Sent(publication) => match Pin::new(publication).poll(cx) {
+                    Poll::Ready(published) => published.map(|_| ()),
+                    Poll::Pending => return,
+                },
+                Taken::Refused(error) => Err(error.clone()),
+            };
             self.underway.pop_front();
+            self.guard.note_answer();
+            self.last_active = Instant::now();
             let is_last = self.underway.is_empty()
                 && self.read.is_empty()
                 && self.inputs.occupancy.is_draining();
             match published {
-                Ok(_) => {
+                Ok(()) => {
                     self.inputs.accepted.inc();
                     self.answers.accept(is_last);
                 }
@@ -222,13 +256,17 @@ impl Pipeline {
         }
     }
 
-    /// Whether the client has asked for nothing for too long.
+    /// Whether there was nothing to do for too long.
     fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.underway.is_empty() || !self.read.is_empty() {
+        let is_idle = self.intake == Intake::Open
+            && self.underway.is_empty()
+            && self.read.is_empty()
+            && self.answers.is_empty();
+        if !is_idle {
             return false;
         }
         while self.silence.as_mut().poll(cx).is_ready() {
-            let due = self.last_heard + KEEP_ALIVE;
+            let due = self.last_active + KEEP_ALIVE;
             if due <= Instant::now() {
                 return true;
             }
@@ -247,13 +285,12 @@ fn admit(inputs: &Inputs, event: &Plain<'_>) -> Option<Arc<Principal>> {
     inputs.publisher.authenticate(&shown).ok()
 }
 
-/// Sends an event; `None` where it would be refused, for whatever reason.
-fn publish(inputs: &Inputs, principal: &Principal, body: &[u8]) -> Option<Publication> {
+/// Sends an event; `None` where it would be refused before it took a turn of its token's rate.
+fn publish(inputs: &Inputs, principal: &Principal, body: &[u8]) -> Option<Taken> {
     let draft = event::read_draft(&Bytes::copy_from_slice(body)).ok()?;
     if !principal.grant.may_publish(&draft.event_type) {
         return None;
     }
-    // Nothing is left to be refused for but that there is no room: nobody takes two turns.
     inputs.publisher.take_turn(principal).ok()?;
-    inputs.publisher.publish(principal, draft, false).ok()
+    Some(inputs.publisher.publish(principal, draft, false).map_or_else(Taken::Refused, Taken::Sent))
 }

@@ -35,8 +35,10 @@ pub struct Guard {
     follower: Follower,
     read_timer: Option<Pin<Box<Sleep>>>,
     write_timer: Option<Pin<Box<Sleep>>>,
-    /// A head is complete, and nothing was written since.
-    owes_answer: bool,
+    /// Heads that are complete and not answered.
+    owed: usize,
+    /// Whether whoever writes says how many answers that were; otherwise a write settles all.
+    is_told: bool,
     /// Bytes of a body that came after its answer.
     unwanted: usize,
     /// Seen, and to be read once more.
@@ -53,7 +55,8 @@ impl Guard {
             follower: Follower::new(Instant::now()),
             read_timer: None,
             write_timer: None,
-            owes_answer: false,
+            owed: 0,
+            is_told: false,
             unwanted: 0,
             unread: Bytes::new(),
             leash,
@@ -76,9 +79,21 @@ impl Guard {
         (self.socket, self.admission)
     }
 
-    /// Gives back what was read last: the next reads begin with it.
+    /// From now on is told which answers were written, and leaves it to who tells it to [say what a
+    /// violation is answered](Self::end), once all before it is answered.
+    pub fn rely_on_being_told(&mut self) {
+        self.is_told = true;
+    }
+
+    /// An answer is on its way.
+    pub fn note_answer(&mut self) {
+        self.owed = self.owed.saturating_sub(1);
+    }
+
+    /// Gives back what was read last, for somebody who does not tell: the next reads begin with it.
     pub fn unread(&mut self, bytes: Bytes) {
         self.unread = bytes;
+        self.is_told = false;
     }
 
     /// Answers a violation, where it can be told apart from other answers, and ends the connection.
@@ -87,13 +102,18 @@ impl Guard {
         self.admission.note(violation);
         // A body that fails belongs to a request that waits for its answer; a head that fails is a
         // request of its own, and must not be answered before one that came earlier.
-        if self.owes_answer == (violation == Violation::BodyTimeout) {
-            self.discard(cx);
-            // Best effort: the socket's buffer is empty, and the connection ends anyway.
-            let _ = Pin::new(&mut self.socket).poll_write(cx, violation.answer());
-            let _ = Pin::new(&mut self.socket).poll_shutdown(cx);
+        if !self.is_told && (self.owed > 0) == (violation == Violation::BodyTimeout) {
+            self.end(cx, violation);
         }
         io::Error::new(io::ErrorKind::TimedOut, violation)
+    }
+
+    /// Says why the connection ends, and ends it.
+    pub fn end(&mut self, cx: &mut Context<'_>, violation: Violation) {
+        self.discard(cx);
+        // Best effort: the socket's buffer is empty, and the connection ends anyway.
+        let _ = Pin::new(&mut self.socket).poll_write(cx, violation.answer());
+        let _ = Pin::new(&mut self.socket).poll_shutdown(cx);
     }
 
     fn discard(&mut self, cx: &mut Context<'_>) {
@@ -145,7 +165,9 @@ impl Guard {
     fn note_written(&mut self, buf: &[u8]) {
         self.write_timer = None;
         // An interim answer is none (RFC 9110 §15.2).
-        self.owes_answer &= buf.starts_with(b"HTTP/1.1 100 ");
+        if !self.is_told && !buf.starts_with(b"HTTP/1.1 100 ") {
+            self.owed = 0;
+        }
     }
 }
 
@@ -168,8 +190,8 @@ impl AsyncRead for Guard {
         let this = &mut *self;
         match this.follower.see(new, Instant::now()) {
             Ok(heads) => {
-                this.owes_answer |= heads > 0;
-                let is_unwanted = !this.owes_answer && !this.follower.is_idle();
+                this.owed += heads;
+                let is_unwanted = this.owed == 0 && !this.follower.is_idle();
                 this.unwanted = if is_unwanted { this.unwanted + new.len() } else { 0 };
                 if this.unwanted > DISCARD_BYTES_MAX {
                     return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));

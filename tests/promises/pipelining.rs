@@ -66,7 +66,7 @@ async fn events_of_one_connection_are_under_way_together() {
     wire.send(numbered(0..50)).await;
     until("all of them are held", async || {
         // An event is some 300 bytes in memory.
-        (gateway.listen.metric("fanfare_memory_held_bytes").await > 8000.0).then_some(())
+        (gateway.listen.metric("fanfare_memory_held_bytes").await > 3000.0).then_some(())
     })
     .await;
     gateway.broadcast.signal(Signal::CONT);

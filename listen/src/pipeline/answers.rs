@@ -54,6 +54,11 @@ impl Answers {
         self.out.put_slice(&body);
     }
 
+    /// Whether none waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.out.is_empty() && !self.is_unflushed
+    }
+
     /// Whether so many wait that no more should be asked for.
     pub(super) fn are_many(&self) -> bool {
         self.out.len() > BYTES_MANY

@@ -62,10 +62,14 @@ pub(super) fn look(bytes: &[u8]) -> Seen<'_> {
 /// The credential and the length of the body; `None` if a header is more than plain, or stands
 /// twice.
 fn read_headers<'a>(headers: &[httparse::Header<'a>]) -> Option<(Option<&'a [u8]>, usize)> {
-    let (mut authorization, mut length) = (None, None);
+    let (mut authorization, mut length, mut host) = (None, None, None);
     for header in headers {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-        if is("authorization") {
+        if is("host") {
+            if host.replace(header.value).is_some() {
+                return None;
+            }
+        } else if is("authorization") {
             if authorization.replace(header.value).is_some() {
                 return None;
             }
@@ -80,6 +84,8 @@ fn read_headers<'a>(headers: &[httparse::Header<'a>]) -> Option<(Option<&'a [u8]
             return None;
         }
     }
+    // RFC 9112 §3.2: there must be one.
+    host?;
     Some((authorization, length?))
 }
 
@@ -117,15 +123,18 @@ mod tests {
             ("/event", "/events"),
             ("HTTP/1.1", "HTTP/1.0"),
             ("HTTP/1.1", "HTTP/1.1\r\nrubbish"),
-            ("host: a", "Expect: 100-continue"),
-            ("host: a", "connection: close"),
-            ("host: a", "connection: keep-alive, upgrade"),
-            ("host: a", "Upgrade: websocket"),
-            ("host: a", "prefer: return=representation"),
-            ("host: a", "content-encoding: gzip"),
-            ("host: a", "transfer-encoding: chunked"),
-            ("host: a", "authorization: Basic y"),
-            ("host: a", "content-length: 2"),
+            ("host: a", "x: a"),
+            ("host: a", "host: a\r\nHost: a"),
+            ("host: a", "host: a\r\nHost: b"),
+            ("host: a", "host: a\r\nExpect: 100-continue"),
+            ("host: a", "host: a\r\nconnection: close"),
+            ("host: a", "host: a\r\nconnection: keep-alive, upgrade"),
+            ("host: a", "host: a\r\nUpgrade: websocket"),
+            ("host: a", "host: a\r\nprefer: return=representation"),
+            ("host: a", "host: a\r\ncontent-encoding: gzip"),
+            ("host: a", "host: a\r\ntransfer-encoding: chunked"),
+            ("host: a", "host: a\r\nauthorization: Basic y"),
+            ("host: a", "host: a\r\ncontent-length: 2"),
             ("content-length: 2", "content-length: +2"),
             ("content-length: 2", "content-length: 65536"),
             ("content-length: 2", "x: 2"),
@@ -134,9 +143,9 @@ mod tests {
             assert_ne!(other, plain);
             assert_eq!(look(other.as_bytes()), Seen::Other, "{becomes}");
         }
-        let kept = plain.replace("host: a", "Connection: Keep-Alive");
+        let kept = plain.replace("host: a", "host: a\r\nConnection: Keep-Alive");
         assert!(matches!(look(kept.as_bytes()), Seen::Event(_)));
-        let many = plain.replace("host: a", &"a: b\r\n".repeat(40));
+        let many = plain.replace("host: a", &("host: a".to_owned() + &"\r\na: b".repeat(40)));
         assert_eq!(look(many.as_bytes()), Seen::Other);
         assert_eq!(look(&b"POST /event HTTP/1.1\r\na: ".repeat(4000)), Seen::Other);
     }

@@ -95,13 +95,16 @@ impl Follower {
     pub fn see(&mut self, mut bytes: &[u8], now: Instant) -> Result<usize, Violation> {
         let mut heads = 0;
         while !bytes.is_empty() {
+            if self.is_idle() {
+                // Empty lines before a request are allowed (RFC 9112 §2.2) and begin nothing.
+                let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+                let Some(start) = start else { return Ok(heads) };
+                bytes = bytes.get(start..).unwrap_or_default();
+            }
             bytes = match &mut self.state {
                 State::Idle => {
-                    // Empty lines before a request are allowed (RFC 9112 §2.2) and begin nothing.
-                    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
-                    let Some(start) = start else { return Ok(heads) };
                     self.state = State::Head { since: now };
-                    bytes.get(start..).unwrap_or_default()
+                    bytes
                 }
                 State::Head { .. } => {
                     let Some(rest) = self.see_head(bytes, now)? else { return Ok(heads) };
