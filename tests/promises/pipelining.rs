@@ -101,6 +101,20 @@ async fn a_fault_among_events_that_come_at_once_is_answered_in_its_place() {
     }
 }
 
+#[tokio::test]
+async fn a_request_without_a_host_or_with_two_ends_the_connection_behind_events_too() {
+    let gateway = Gateway::open();
+    for host in ["", "Host: test\r\nHost: other\r\n"] {
+        let request = event_request(r#"{"event":"a"}"#).replace("Host: test\r\n", host);
+        let mut wire = Wire::connect(&gateway.listen).await;
+        wire.send(numbered(0..3) + &request + &numbered(3..5)).await;
+        let answers = String::from_utf8(wire.read_to_end().await).unwrap();
+        let statuses: Vec<_> =
+            answers.match_indices("HTTP/1.1 ").map(|(at, _)| &answers[at + 9..at + 12]).collect();
+        assert_eq!(statuses, ["200", "200", "200", "400"], "{answers}");
+    }
+}
+
 /// What the overlapping way answers is what the HTTP server would.
 #[tokio::test]
 async fn answers_look_the_same_however_an_event_came() {
@@ -185,4 +199,45 @@ async fn events_before_the_end_of_the_stream_are_taken_and_answered() {
     })
     .await
     .unwrap();
+}
+
+/// What does not come, or is none, is answered in its place: behind all that came before it.
+#[tokio::test]
+async fn a_violation_behind_events_that_wait_is_answered_behind_them() {
+    let gateway = House::new().set("PUBLISH_TIMEOUT", "12s").open();
+    gateway.broadcast.signal(Signal::STOP);
+    let event = event_request(r#"{"event":"a"}"#);
+    let behind = [
+        (event[..event.len() - 5].to_owned(), "408", "BODY_TIMEOUT"),
+        (event[..20].to_owned(), "408", "HEAD_TIMEOUT"),
+        (format!("POST /event HTTP/1.1\r\nx: {}", "x".repeat(17_000)), "431", "HEAD_TOO_LARGE"),
+    ];
+    let mut wires = Vec::new();
+    for (request, ..) in &behind {
+        let mut wire = Wire::connect(&gateway.listen).await;
+        wire.send(numbered(0..3) + request).await;
+        wires.push(wire);
+    }
+    for (mut wire, (_, status, code)) in wires.into_iter().zip(behind) {
+        let answers = read_answers(&mut wire, 4).await;
+        for (status, body) in &answers[..3] {
+            assert_eq!(status, "503", "{code}: {answers:?}");
+            assert!(body.contains(r#""accepted":"unknown""#), "{code}: {answers:?}");
+        }
+        assert_eq!(answers[3].0, status, "{answers:?}");
+        assert!(answers[3].1.contains(code), "{answers:?}");
+        assert_eq!(wire.read_to_end().await, b"");
+    }
+    gateway.broadcast.signal(Signal::CONT);
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_behind_an_answered_event_is_told_so() {
+    let gateway = Gateway::open();
+    let mut wire = Wire::connect(&gateway.listen).await;
+    let event = event_request(r#"{"event":"a"}"#);
+    wire.send(event.clone() + "\r\n" + &event[..event.len() - 1]).await;
+    let answers = read_answers(&mut wire, 2).await;
+    assert!(is_ok(&answers[0]), "{answers:?}");
+    assert_eq!(answers[1], ("408".to_owned(), r#"{"code":"BODY_TIMEOUT"}"#.to_owned()));
 }

@@ -38,6 +38,17 @@ fn the_first_head_is_due_from_the_accept_and_later_ones_from_their_first_byte() 
     assert_eq!(follower.deadline(), Some((start + after(60.0), Violation::HeadTimeout)));
 }
 
+/// RFC 9112 §2.2: they may come before any request, and are none.
+#[test]
+fn empty_lines_before_the_first_head_neither_begin_nor_end_it() {
+    let start = Instant::now();
+    let mut follower = Follower::new(start);
+    assert_eq!(follower.see(b"\r\n\r\n", start + after(1.0)), Ok(0));
+    assert_eq!(follower.deadline(), Some((start + HEAD_TIMEOUT, Violation::HeadTimeout)));
+    assert_eq!(follower.see(&[b"\r\n\r\n", GET].concat(), start + after(2.0)), Ok(1));
+    assert_eq!((follower.is_idle(), follower.deadline()), (true, None));
+}
+
 #[test]
 fn a_head_that_follows_in_the_same_piece_is_due_too() {
     let start = Instant::now();
