@@ -54,7 +54,7 @@ TABLES = {
         [("ingest-memory", "`memory`"), ("ingest-written", "`written`"), ("ingest-synced", "`synced`")],
     ),
     "idle": ("memory_bytes_per_session", 0, None, [("idle", "plain"), ("idle-tls", "TLS")]),
-    "connects": ("connects_per_s", 0, "cpu_us_per_connect", [("idle", "5,000, one after the other"), ("storm", "1,000 at once, again and again")]),
+    "connects": ("connects_per_s", 0, "cpu_us_per_connect", [("idle", "5,000, 128 at a time"), ("storm", "1,000 at once, again and again")]),
     "growth": (
         "deliveries_per_s", 0, "cpu_us_per_delivery",
         [("sessions-10", "10 clients"), ("sessions-50", "50"), ("fan-out-100", "100"), ("sessions-500", "500"),
@@ -72,14 +72,12 @@ def spread(name, server, key):
     return None if least is None else (least, most)
 
 
-def table(key, decimals, beside, rows, only=None):
+def table(key, decimals, beside, rows):
     """A Markdown table."""
     rows = [(name, title) for name, title in rows if name in RESULTS]
     names = []
     for name, _ in rows:
         names += [server for server in servers(name) if server not in names]
-    if only:
-        names = [name for name in names if name in only]
     others = [name for name in names if name != "fanfare"]
     head = ["", *names, *(f"÷ {name}" for name in others), *(["least–most"] if "fanfare" in names else [])]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -148,7 +146,9 @@ def bars(name, title, groups, key, relative_to=None, unit=""):
         for server in names:
             figure = medians.get(server, {}).get(key)
             value[benchmark, server] = figure / base if figure is not None and base else None
-    top = max(it for it in value.values() if it is not None) * 1.1
+    top = max((it for it in value.values() if it is not None), default=0) * 1.1
+    if top <= 0:
+        return
     svg = Svg(title)
     left, bottom, height = 56, 286, 220
     step = (svg.width - left - 20) / len(groups)
@@ -199,15 +199,33 @@ def curve(name, title, points, key, unit):
     svg.write(name)
 
 
-def machine():
-    newest = RESULTS.get("fan-out-100") or next(iter(RESULTS.values()))
-    return newest["machine"]
+def measured_on():
+    """Which machines, kernels and versions the results are of."""
+    lines = set()
+    for result in RESULTS.values():
+        machine = result["machine"]
+        lines.add(f'{machine["cores"]} cores, {machine["cpu"]}, {machine["kernel"]}, fanfare {result["version"]}')
+    return "\n".join(f"- {line}" for line in sorted(lines))
+
+
+def faults():
+    """What was lost, refused or disturbed: a table would not show it."""
+    lines = []
+    for name, result in RESULTS.items():
+        lines += [f"- `{name}`: {fault}" for fault in result["faults"]]
+        rounds = [(server["name"], it) for server in result["servers"] for it in server["rounds"]]
+        disturbed = sum(1 for _, it in rounds if it["is_disturbed"])
+        if disturbed:
+            lines.append(f"- `{name}`: other processes took much of the machine in {disturbed} of {len(rounds)} rounds")
+    return "\n".join(lines) or "Nothing was lost or refused, and no round was disturbed by other processes."
 
 
 def fill(page):
     """The page with each marked table made anew."""
-    for name, (key, decimals, beside, rows) in TABLES.items():
-        made = f"<!-- table {name} -->\n{table(key, decimals, beside, rows)}\n<!-- end -->"
+    made_of = {name: table(*what) for name, what in TABLES.items()}
+    made_of |= {"machine": measured_on(), "faults": faults()}
+    for name, text in made_of.items():
+        made = f"<!-- table {name} -->\n{text}\n<!-- end -->"
         page = re.sub(rf"<!-- table {name} -->\n.*?<!-- end -->", lambda _: made, page, flags=re.S)
     return page
 

@@ -52,6 +52,14 @@ async fn events_that_come_at_once_are_answered_and_delivered_in_their_order() {
         tokio::task::yield_now().await;
     }
     assert!(read_answers(&mut wire, 50).await.iter().all(is_ok));
+    // Large ones, too.
+    let padding = "x".repeat(200_000);
+    let large = event_request(&format!(r#"{{"event":"b","data":"{padding}"}}"#));
+    wire.send(large.repeat(4)).await;
+    for _ in 0..4 {
+        let (head, _) = wire.read_answer().await;
+        assert!(head.starts_with("HTTP/1.1 200 ") && !head.contains("connection"), "{head}");
+    }
     let numbers = hear_numbers(&mut subscriber, 1050).await;
     assert_eq!(numbers, (0..1050).collect::<Vec<_>>());
 }
@@ -183,10 +191,10 @@ async fn the_last_answer_of_a_stop_says_so() {
 async fn events_before_the_end_of_the_stream_are_taken_and_answered() {
     let gateway = Gateway::open();
     let mut wire = Wire::connect(&gateway.listen).await;
-    wire.send(numbered(0..20)).await;
+    wire.send(numbered(0..200)).await;
     tokio::io::AsyncWriteExt::shutdown(&mut wire.stream).await.unwrap();
     let answers = String::from_utf8(wire.read_to_end().await).unwrap();
-    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 20, "{answers}");
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 200, "{answers}");
     // In the middle of one: it was never asked for.
     let mut wire = Wire::connect(&gateway.listen).await;
     let requests = numbered(0..2);
