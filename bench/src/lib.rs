@@ -31,6 +31,7 @@ mod load;
 mod machine;
 mod meter;
 mod nats;
+mod patience;
 mod peers;
 mod processes;
 mod progress;
@@ -41,6 +42,7 @@ mod setup;
 mod socket;
 mod spawned;
 mod subscriber;
+mod tally;
 mod target;
 mod timer;
 
