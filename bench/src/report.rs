@@ -63,11 +63,11 @@ impl<'a> Report<'a> {
         ratios.map(|(name, ratio)| (name.to_owned(), Value::Object(ratio.to_json()))).collect()
     }
 
-    /// Our medians by those of each of the others.
+    /// Our summary by those of each of the others.
     fn ratios(&self) -> Vec<(&'static str, Figures)> {
         let Some((ours, others)) = self.scores.split_first() else { return Vec::new() };
-        let ours = ours.medians();
-        let ratio = |other: &Score| (other.contestant.name(), ours.ratio_to(&other.medians()));
+        let ours = ours.summary();
+        let ratio = |other: &Score| (other.contestant.name(), ours.ratio_to(&other.summary()));
         others.iter().map(ratio).collect()
     }
 
@@ -76,7 +76,7 @@ impl<'a> Report<'a> {
     pub(crate) fn to_table(&self) -> String {
         let mut text = format!("{} — {}\n", self.load, Machine::here().to_line());
         let _ = writeln!(text, "{}\n", arguments_line(&self.arguments));
-        text.push_str(&aligned(&self.median_rows()));
+        text.push_str(&aligned(&self.summary_rows()));
         if self.scores.iter().any(|score| score.rounds.len() > 1) {
             text.push_str("\nleast..most of all rounds\n");
             text.push_str(&aligned(&self.spread_rows()));
@@ -87,15 +87,15 @@ impl<'a> Report<'a> {
         text
     }
 
-    fn median_rows(&self) -> Vec<Vec<String>> {
-        let medians: Vec<Figures> = self.scores.iter().map(Score::medians).collect();
+    fn summary_rows(&self) -> Vec<Vec<String>> {
+        let summaries: Vec<Figures> = self.scores.iter().map(Score::summary).collect();
         let ratios = self.ratios();
         let names = self.scores.iter().map(|it| it.contestant.name().to_owned());
         let others = ratios.iter().map(|(name, _)| format!("/ {name}"));
         let mut rows = vec![[String::new()].into_iter().chain(names).chain(others).collect()];
-        for kind in KINDS.iter().filter(|kind| is_worth_a_line(kind, &medians)) {
+        for kind in KINDS.iter().filter(|kind| is_worth_a_line(kind, &summaries)) {
             let mut row = vec![kind.title.to_owned()];
-            row.extend(medians.iter().map(|it| {
+            row.extend(summaries.iter().map(|it| {
                 let value = it.value(kind.key);
                 value.map_or_else(|| "-".to_owned(), |value| grouped(value, kind.decimals))
             }));
@@ -155,14 +155,14 @@ fn score_json(score: &Score) -> Value {
     json!({
         "name": score.contestant.name(),
         "rounds": rounds.collect::<Vec<_>>(),
-        "median": score.medians().to_json(),
+        "median": score.summary().to_json(),
         "spread": spread.collect::<Map<_, _>>(),
     })
 }
 
 /// Faults have a line only where there is one; but that nothing was lost is always said.
-fn is_worth_a_line(kind: &Kind, medians: &[Figures]) -> bool {
-    let mut values = medians.iter().filter_map(|it| it.value(kind.key));
+fn is_worth_a_line(kind: &Kind, summaries: &[Figures]) -> bool {
+    let mut values = summaries.iter().filter_map(|it| it.value(kind.key));
     match kind.key {
         "lost" | "refused" => values.next().is_some(),
         "seconds" | "memory_bytes_before" | "memory_bytes_after" => false,

@@ -25,9 +25,9 @@ pub(crate) struct Score {
 }
 
 impl Score {
-    /// The middle of the rounds.
-    pub(crate) fn medians(&self) -> Figures {
-        Figures::medians(&self.rounds)
+    /// What stands for all rounds.
+    pub(crate) fn summary(&self) -> Figures {
+        Figures::summary(&self.rounds)
     }
 
     /// What was not as promised, in a sentence each.
