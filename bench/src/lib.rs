@@ -21,6 +21,7 @@ mod bare;
 mod child;
 mod client;
 mod contestant;
+mod contradictions;
 mod dialect;
 mod figures;
 mod frames;

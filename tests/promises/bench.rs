@@ -111,7 +111,7 @@ fn every_load_measures_a_gateway_of_its_own_and_loses_nothing() {
         assert_eq!(names(&report), ["fanfare"]);
         assert_eq!(report["benchmark"], load);
         assert!(report["machine"]["cores"].as_u64().unwrap() > 0);
-        for key in ["cpu", "kernel"] {
+        for key in ["cpu", "kernel", "profile"] {
             assert!(!report["machine"][key].as_str().unwrap().is_empty());
         }
         assert_eq!(report["arguments"]["rounds"], 1);
@@ -132,6 +132,8 @@ fn a_gateway_that_runs_is_measured_and_its_processes_are_found_by_their_ports() 
         let report = bench(load, &[&["--rounds", "2"], &*arguments].concat(), &environment);
         check(&report, keys, 2);
         assert!(report["servers"][0]["median"]["server_cores"].is_f64());
+        let processes = report["servers"][0]["processes"].as_array().unwrap();
+        assert_eq!(processes.len(), 2, "{report:#}");
     }
 }
 
@@ -155,6 +157,7 @@ fn the_limit_is_measured_beside_the_gateway() {
         let expected: &[&str] =
             if is_ingest { &["fanfare", "limit", "bare"] } else { &["fanfare", "limit"] };
         assert_eq!(names(&report), expected);
+        assert_eq!(report["servers"][1]["workers"], 1);
         let rate = keys.iter().find(|key| key.ends_with("_per_s"));
         let rate = rate.unwrap_or(&"latency_p50_ms");
         assert!(report["ratios"]["limit"][rate].as_f64().unwrap() > 0.0, "{report:#}");
@@ -185,12 +188,15 @@ fn peers_that_are_installed_are_measured_beside_the_gateway() {
 
 #[test]
 fn what_cannot_be_measured_is_said_and_is_no_success() {
-    let table: [(&[&str], i32, &str); 5] = [
+    let table: [(&[&str], i32, &str); 8] = [
         (&["--spawn", "--limit", "--rounds", "2"], 1, "3 at least"),
         (&["--listen", "http://127.0.0.1:9"], 1, "127.0.0.1:9"),
         (&["--spawn", "--set", "DURABILITY=perhaps"], 1, "DURABILITY"),
         (&["--spawn", "--set", "DURABILITY"], 78, "NAME=VALUE"),
         (&["--spawn", "--seconds", "0"], 78, "seconds"),
+        (&["--spawn", "--tls", "--limit"], 78, "without TLS"),
+        (&["--spawn", "--set", "LINK=unix:x"], 78, "LINK"),
+        (&["--pid", "4194305"], 1, "no such process"),
     ];
     for (arguments, code, said) in table {
         let output = command("ingest", arguments, &[]).output().unwrap();
@@ -214,9 +220,12 @@ fn a_token_that_may_not_publish_is_no_success() {
 /// Ended by a signal, it leaves no process behind, and no folder; killed, no process.
 #[test]
 fn nobody_is_left_behind_whatever_way_the_benchmark_ends() {
-    for (signal, code) in
-        [(Signal::INT, Some(130)), (Signal::TERM, Some(130)), (Signal::KILL, None)]
-    {
+    for (signal, code) in [
+        (Signal::INT, Some(130)),
+        (Signal::TERM, Some(130)),
+        (Signal::HUP, Some(130)),
+        (Signal::KILL, None),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let temporary = folder.path().display().to_string();
         let arguments = ["--spawn", "--limit", "--seconds", "60"];
