@@ -292,3 +292,6 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
 const READ_BYTES: usize = 256 * 1024;
 const FIRST_PUBLISHER: usize = 1 << 32;
 const TIMER: Token = Token(1 << 40);
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //! anything is, is no matter here.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -249,6 +250,31 @@ fn nobody_is_left_behind_whatever_way_the_benchmark_ends() {
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         }
     }
+}
+
+/// The connections that break say little: what is said is who ended, and how.
+#[test]
+fn a_process_that_dies_under_the_load_is_named() {
+    let mut bench = command("fan-out", &["--spawn", "--seconds", "60"], &[])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let broadcast = wait_for("broadcast under load", || {
+        let is_it = |pid: &u32| {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words.split(|byte| *byte == 0).any(|word| word == b"broadcast")
+        };
+        let pid = children(bench.id()).into_iter().find(is_it)?;
+        let sockets = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
+        (sockets > 100).then_some(pid)
+    });
+    let pid = Pid::from_raw(i32::try_from(broadcast).unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    let mut said = String::new();
+    bench.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(bench.wait().unwrap().code(), Some(1), "{said}");
+    assert!(said.contains("broadcast ended (signal 9)"), "{said}");
 }
 
 fn children(pid: u32) -> Vec<u32> {
