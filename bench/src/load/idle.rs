@@ -61,7 +61,7 @@ impl Load for Idle {
     }
 
     fn connections(&self) -> usize {
-        FIRST + self.clients
+        FIRST.min(self.clients) + self.clients
     }
 }
 
