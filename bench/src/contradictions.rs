@@ -1,6 +1,8 @@
 //! Options that contradict one another. They are wrong usage, as one that does not exist is.
+//!
+//! Only clap knows what came from the command line and what from the environment, so it is asked while
+//! it still has its matches. What is found is told later: of its own errors none would name it.
 
-use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
 use gateway::endpoint::Endpoint;
@@ -8,11 +10,11 @@ use gateway::endpoint::Endpoint;
 use crate::processes::is_ours;
 use crate::setup::{Peer, Setting};
 
-/// Proof that the options do not contradict one another.
+/// What contradicts itself, in a sentence, if anything does.
 #[derive(Debug)]
-pub(crate) struct NoContradictions;
+pub(crate) struct Contradiction(pub(crate) Option<String>);
 
-impl Args for NoContradictions {
+impl Args for Contradiction {
     fn augment_args(command: Command) -> Command {
         command
     }
@@ -22,17 +24,15 @@ impl Args for NoContradictions {
     }
 }
 
-impl FromArgMatches for NoContradictions {
+impl FromArgMatches for Contradiction {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let found = spawned_and_found(matches).or_else(|| uneven(matches)).or_else(|| set(matches));
-        match found {
-            None => Ok(Self),
-            Some(text) => Err(Error::raw(ErrorKind::ArgumentConflict, format!("{text}\n"))),
-        }
+        Ok(Self(found))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
-        Self::from_arg_matches(matches).map(drop)
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
     }
 }
 
@@ -134,17 +134,17 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::Bench;
+    use crate::setup::Setup;
 
     #[derive(Debug, Parser)]
     struct Command {
         #[command(flatten)]
-        _bench: Bench,
+        setup: Setup,
     }
 
     fn refusal(arguments: &[&str]) -> String {
-        let words = ["fanfare", "ingest"].iter().chain(arguments);
-        Command::try_parse_from(words).err().map(|error| error.to_string()).unwrap_or_default()
+        let command = Command::try_parse_from(["bench"].iter().chain(arguments)).unwrap();
+        command.setup.contradiction.0.unwrap_or_default()
     }
 
     #[test]

@@ -10,7 +10,7 @@ use gateway::caller::Caller;
 use gateway::endpoint::Endpoint;
 
 use crate::contestant::{Contestant, Running};
-use crate::contradictions::NoContradictions;
+use crate::contradictions::Contradiction;
 use crate::dialect::Dialect;
 use crate::processes::{is_gateway, listeners, name_of};
 use crate::socket::{Door, Tls};
@@ -20,7 +20,7 @@ use crate::target::Target;
 #[derive(Debug, Args)]
 pub(crate) struct Setup {
     #[command(flatten)]
-    _proof: NoContradictions,
+    pub(crate) contradiction: Contradiction,
 
     /// Where listen is
     #[arg(long, env = "FANFARE_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
