@@ -297,9 +297,8 @@ impl Publisher {
                 tally.answer_bytes = if answer.ends_with(OK) { answer.len() } else { 0 };
                 tally.accept(self.in_flight.pop_front());
             } else {
-                // A server that has failed may have failed behind the taking.
-                let is_unknown = answer.starts_with(b"HTTP/1.1 5");
-                tally.refuse(self.in_flight.pop_front(), is_unknown, first_line(answer));
+                let kind = self.in_flight.pop_front();
+                tally.refuse(kind, may_be_taken(answer), first_line(answer));
             }
             bytes = rest;
         }
@@ -333,6 +332,14 @@ fn known_answer(bytes: &[u8], length: usize) -> Option<(&[u8], &[u8])> {
     (answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(OK)).then_some((answer, rest))
 }
 
+/// The gateway says so where nobody knows; what another server, or a proxy, has failed in, may have
+/// been taken before.
+fn may_be_taken(answer: &[u8]) -> bool {
+    answer.starts_with(b"HTTP/1.1 5")
+        && (memchr::memmem::find(answer, br#""accepted":"unknown""#).is_some()
+            || memchr::memmem::find(answer, br#""code":"#).is_none())
+}
+
 /// The first answer, if it is whole, and what stands behind it.
 fn split_answer(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let head_bytes = memchr::memmem::find(bytes, b"\r\n\r\n")? + 4;
@@ -354,6 +361,18 @@ mod tests {
         assert_eq!(rest, b"HTTP/1.1 200 OK\r\n");
         assert_eq!(split_answer(rest), None);
         assert_eq!(split_answer(&wire[..wire.len() - 20]), None);
+    }
+
+    #[test]
+    fn what_a_server_has_refused_for_certain_is_not_taken() {
+        for (answer, expected) in [
+            ("HTTP/1.1 503 No\r\n\r\n{\"code\":\"X\",\"accepted\":\"unknown\"}", true),
+            ("HTTP/1.1 502 Bad Gateway\r\n\r\n", true),
+            ("HTTP/1.1 503 No\r\n\r\n{\"code\":\"X\"}", false),
+            ("HTTP/1.1 401 No\r\n\r\n", false),
+        ] {
+            assert_eq!(may_be_taken(answer.as_bytes()), expected, "{answer}");
+        }
     }
 
     #[test]
