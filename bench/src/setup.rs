@@ -55,11 +55,12 @@ pub(crate) struct Setup {
     pid: Vec<u32>,
 
     /// Measures the physical limit beside it: the smallest server for the same wire. For ingest also
-    /// a handler that only answers
+    /// a handler that only answers. On this machine, without TLS
     #[arg(long)]
     limit: bool,
 
-    /// Measures another server beside it, from its Debian package; may stand several times
+    /// Measures another server beside it, from its Debian package, on this machine and without TLS; may
+    /// stand several times
     #[arg(long, value_enum, value_name = "PEER")]
     peer: Vec<Peer>,
 

@@ -85,6 +85,9 @@ fn check(report: &Value, keys: &[&str], rounds: usize) {
     assert_eq!(report["faults"], serde_json::json!([]), "{report:#}");
     for server in report["servers"].as_array().unwrap() {
         assert_eq!(server["rounds"].as_array().unwrap().len(), rounds);
+        for round in server["rounds"].as_array().unwrap() {
+            assert!(round["is_client_bound"].is_boolean() && round["is_disturbed"].is_boolean());
+        }
         for key in keys.iter().chain(&EVERYWHERE) {
             let median = server["median"][key].as_f64();
             let median = median.unwrap_or_else(|| panic!("no {key} in {report:#}"));
