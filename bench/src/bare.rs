@@ -6,6 +6,8 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use clap::Args;
 use gateway::leash;
 
+use crate::machine::worker_count;
+
 /// Answers every POST with 200, and does nothing else
 #[derive(Debug, Args)]
 pub(crate) struct BareServer {
@@ -20,7 +22,7 @@ impl BareServer {
         let address = self.address;
         actix_web::rt::System::new().block_on(async move {
             let app = || App::new().route("/event", web::post().to(answer));
-            HttpServer::new(app).workers(WORKERS).backlog(4096).bind(address)?.run().await?;
+            HttpServer::new(app).workers(worker_count()).backlog(4096).bind(address)?.run().await?;
             Ok(())
         })
     }
@@ -30,5 +32,3 @@ impl BareServer {
 async fn answer(_body: web::Bytes) -> HttpResponse {
     HttpResponse::Ok().content_type("application/json; charset=utf-8").body(r#"{"code":"OK"}"#)
 }
-
-const WORKERS: usize = 2;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -54,13 +54,23 @@ impl Child {
         let deadline = Instant::now() + START_PATIENCE;
         while !is_so() {
             crate::interrupt::check()?;
-            if let Some(status) = self.process.try_wait()? {
-                anyhow::bail!("{} ended ({status}): {}", self.name, self.last_words());
-            }
+            self.is_alive()?;
             if Instant::now() > deadline {
                 anyhow::bail!("{} does not become ready: {}", self.name, self.last_words());
             }
             std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Fails if it has ended.
+    pub(crate) fn is_alive(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.process.try_wait()? {
+            let how = match (status.signal(), status.code()) {
+                (Some(signal), _) => format!("signal {signal}"),
+                (None, code) => format!("exit code {}", code.unwrap_or_default()),
+            };
+            anyhow::bail!("{} ended ({how}): {}", self.name, self.last_words());
         }
         Ok(())
     }

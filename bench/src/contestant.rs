@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::child::{Child, ourselves};
 use crate::dialect::Dialect;
+use crate::machine::worker_count;
 use crate::setup::Setup;
 use crate::socket::Door;
 use crate::target::Target;
@@ -35,7 +36,7 @@ pub(crate) enum Contestant {
 pub(crate) struct Running {
     /// The server.
     pub(crate) target: Target,
-    _children: Vec<Child>,
+    children: Vec<Child>,
     _reservations: Vec<Reservation>,
     _folder: Option<TempDir>,
 }
@@ -43,7 +44,12 @@ pub(crate) struct Running {
 impl Running {
     /// A server that was here before us, and stays.
     pub(crate) fn found(target: Target) -> Self {
-        Self { target, _children: Vec::new(), _reservations: Vec::new(), _folder: None }
+        Self { target, children: Vec::new(), _reservations: Vec::new(), _folder: None }
+    }
+
+    /// Fails if one of its processes has ended, which is the reason of whatever else went wrong.
+    pub(crate) fn is_alive(&mut self) -> anyhow::Result<()> {
+        self.children.iter_mut().try_for_each(Child::is_alive)
     }
 
     /// A server of our own. The children are stopped one after the other, in this order.
@@ -53,7 +59,7 @@ impl Running {
         reservations: Vec<Reservation>,
         folder: TempDir,
     ) -> Self {
-        Self { target, _children: children, _reservations: reservations, _folder: Some(folder) }
+        Self { target, children, _reservations: reservations, _folder: Some(folder) }
     }
 }
 
@@ -66,6 +72,15 @@ impl Contestant {
             Self::Bare => "bare",
             Self::Nchan => "nchan",
             Self::Nats => "nats",
+        }
+    }
+
+    /// Its workers, where the benchmark has a say in that.
+    pub(crate) fn workers(self) -> Option<usize> {
+        match self {
+            Self::Limit => Some(1),
+            Self::Bare | Self::Nchan => Some(worker_count()),
+            Self::Fanfare | Self::Nats => None,
         }
     }
 

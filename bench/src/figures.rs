@@ -1,4 +1,4 @@
-//! The figures of a round, and what is made of several rounds: medians, spreads, ratios.
+//! The figures of a round, and what is made of several rounds: sums, spreads, ratios.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +19,19 @@ pub(crate) struct Kind {
     pub(crate) decimals: usize,
     /// Whether any other value than 0 means that something was not delivered as promised.
     pub(crate) is_fault: bool,
+    /// What stands for all rounds.
+    summary: Summary,
+}
+
+/// What stands for all rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Summary {
+    /// The middle: a disturbed round does not count.
+    Median,
+    /// All together: what went wrong once did go wrong.
+    Sum,
+    /// The most.
+    Most,
 }
 
 impl Kind {
@@ -34,11 +47,11 @@ const CIRCUMSTANCES: [&str; 5] =
     ["seconds", "memory_bytes_before", "memory_bytes_after", "sent_late_p99_ms", "failed_connects"];
 
 const fn kind(key: &'static str, title: &'static str, decimals: usize) -> Kind {
-    Kind { key, title, decimals, is_fault: false }
+    Kind { key, title, decimals, is_fault: false, summary: Summary::Median }
 }
 
 const fn fault(key: &'static str, title: &'static str) -> Kind {
-    Kind { key, title, decimals: 0, is_fault: true }
+    Kind { key, title, decimals: 0, is_fault: true, summary: Summary::Sum }
 }
 
 /// All figures, in the order of the table.
@@ -50,7 +63,7 @@ pub(crate) const KINDS: [Kind; 27] = [
     kind("latency_p90_ms", "p90 ms", 3),
     kind("latency_p99_ms", "p99 ms", 3),
     kind("latency_p99_9_ms", "p99.9 ms", 3),
-    kind("latency_max_ms", "max ms", 3),
+    Kind { summary: Summary::Most, ..kind("latency_max_ms", "max ms", 3) },
     kind("sent_late_p99_ms", "sent late, p99 ms", 3),
     kind("cpu_us_per_delivery", "server CPU us a delivery", 3),
     kind("cpu_us_per_post", "server CPU us a post", 3),
@@ -62,7 +75,7 @@ pub(crate) const KINDS: [Kind; 27] = [
     kind("client_cores", "client cores", 2),
     kind("others_cores", "others' cores", 2),
     kind("seconds", "seconds measured", 2),
-    kind("failed_connects", "failed connects", 0),
+    Kind { summary: Summary::Sum, ..kind("failed_connects", "failed connects", 0) },
     fault("lost", "lost"),
     fault("repeated", "repeated"),
     fault("damaged", "damaged"),
@@ -92,9 +105,13 @@ impl Figures {
         faults.filter_map(|kind| Some((kind, self.value(kind.key).filter(|it| *it != 0.0)?)))
     }
 
-    /// Each figure's middle value over the rounds.
-    pub(crate) fn medians(rounds: &[Self]) -> Self {
-        Self::over(rounds, median)
+    /// What stands for all rounds: each figure's middle value, the sum of a fault, the latest.
+    pub(crate) fn summary(rounds: &[Self]) -> Self {
+        Self::over(rounds, |kind, values| match kind.summary {
+            Summary::Median => median(values),
+            Summary::Sum => (!values.is_empty()).then(|| values.iter().sum()),
+            Summary::Most => values.last().copied(),
+        })
     }
 
     /// Each figure by this one of another server.
@@ -109,15 +126,15 @@ impl Figures {
 
     /// The least and the most of each figure.
     pub(crate) fn spread(rounds: &[Self]) -> (Self, Self) {
-        let least = Self::over(rounds, |values| values.first().copied());
-        (least, Self::over(rounds, |values| values.last().copied()))
+        let least = Self::over(rounds, |_, values| values.first().copied());
+        (least, Self::over(rounds, |_, values| values.last().copied()))
     }
 
-    fn over(rounds: &[Self], choose: impl Fn(&[f64]) -> Option<f64>) -> Self {
+    fn over(rounds: &[Self], choose: impl Fn(&Kind, &[f64]) -> Option<f64>) -> Self {
         let figure = |kind: &Kind| {
             let mut values: Vec<f64> = rounds.iter().filter_map(|it| it.value(kind.key)).collect();
             values.sort_by(f64::total_cmp);
-            Some((kind.key, choose(&values)?))
+            Some((kind.key, choose(kind, &values)?))
         };
         Self(KINDS.iter().filter_map(figure).collect())
     }
@@ -170,14 +187,29 @@ mod tests {
     #[test]
     fn rounds_are_summed_up_in_any_order() {
         let rounds = [figures(30.0, 0.0), figures(10.0, 0.0), figures(20.0, 2.0)];
-        let medians = Figures::medians(&rounds);
-        assert_eq!(medians.value("posts_per_s"), Some(20.0));
+        let summary = Figures::summary(&rounds);
+        assert_eq!(summary.value("posts_per_s"), Some(20.0));
+        // Lost in one round of three is lost.
+        assert_eq!(summary.value("lost"), Some(2.0));
         let (least, most) = Figures::spread(&rounds);
         assert_eq!(
             (least.value("posts_per_s"), most.value("posts_per_s")),
             (Some(10.0), Some(30.0))
         );
-        assert_eq!(medians.value("deliveries_per_s"), None);
+        assert_eq!(summary.value("deliveries_per_s"), None);
+    }
+
+    #[test]
+    fn the_latest_of_all_rounds_is_the_latest() {
+        let rounds = [1.0, 9.0, 2.0].map(|latest| {
+            let mut figures = Figures::default();
+            figures.set("latency_max_ms", latest);
+            figures.set("failed_connects", latest);
+            figures
+        });
+        let summary = Figures::summary(&rounds);
+        assert_eq!(summary.value("latency_max_ms"), Some(9.0));
+        assert_eq!(summary.value("failed_connects"), Some(12.0));
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The wish to stop: Ctrl-C, SIGTERM. The benchmark ends in order then, and its children with it.
+//! The wish to stop: Ctrl-C, SIGTERM, SIGHUP. The benchmark ends in order then, and its children with it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use shared::signals::{Signals, Wish};
+use shared::signals::Signals;
 
 static IS_WISHED: AtomicBool = AtomicBool::new(false);
 
@@ -26,7 +26,9 @@ pub(crate) fn catch() -> std::io::Result<()> {
 
 async fn watch(mut signals: Signals) {
     loop {
-        if signals.next().await == Wish::Stop && IS_WISHED.swap(true, Ordering::Relaxed) {
+        // Whichever: there is nothing to read again, and a terminal that is gone wants no figures.
+        signals.next().await;
+        if IS_WISHED.swap(true, Ordering::Relaxed) {
             std::process::exit(EXIT_INTERRUPTED.into());
         }
     }

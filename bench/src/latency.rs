@@ -22,6 +22,11 @@ impl Latencies {
         self.0.saturating_record(nanos.max(1));
     }
 
+    /// Adds the same so many times.
+    pub(crate) fn record_many(&mut self, nanos: u64, count: u64) {
+        self.0.saturating_record_n(nanos.max(1), count);
+    }
+
     /// The latency that this share, 0 to 1, stays within, in milliseconds.
     pub(crate) fn quantile_ms(&self, share: f64) -> Option<f64> {
         (!self.0.is_empty()).then(|| self.0.value_at_quantile(share) as f64 / 1e6)

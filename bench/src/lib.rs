@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use shared::settings::EXIT_CONFIG;
 
 use crate::bare::BareServer;
 use crate::child::Leashed;
@@ -21,6 +22,7 @@ mod bare;
 mod child;
 mod client;
 mod contestant;
+mod contradictions;
 mod dialect;
 mod figures;
 mod frames;
@@ -31,6 +33,7 @@ mod load;
 mod machine;
 mod meter;
 mod nats;
+mod patience;
 mod peers;
 mod processes;
 mod progress;
@@ -41,6 +44,7 @@ mod setup;
 mod socket;
 mod spawned;
 mod subscriber;
+mod tally;
 mod target;
 mod timer;
 
@@ -108,6 +112,10 @@ impl Bench {
 
 impl<L: Load> Run<L> {
     fn run(&self) -> anyhow::Result<ExitCode> {
+        if let Some(text) = &self.setup.contradiction.0 {
+            eprintln!("fanfare: {text}");
+            return Ok(ExitCode::from(EXIT_CONFIG));
+        }
         interrupt::catch()?;
         let mut progress = Progress::new(self.setup.progress);
         let scores = rounds::run(&self.load, &self.setup, &mut progress);

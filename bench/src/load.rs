@@ -45,6 +45,30 @@ pub(crate) struct Outcome {
     pub(crate) complaint: Option<String>,
 }
 
+/// What was counted between the beginning and the end.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    /// Whose processors it cost.
+    pub(crate) used: Used,
+    /// Deliveries to all clients together.
+    pub(crate) deliveries: u64,
+    /// Acknowledged publications.
+    pub(crate) posts: u64,
+}
+
+impl Measured {
+    /// As figures.
+    pub(crate) fn figures(&self) -> Figures {
+        let mut figures = Figures::default();
+        figures.set("deliveries_per_s", self.used.a_second(self.deliveries));
+        figures.set("posts_per_s", self.used.a_second(self.posts));
+        figures.set("cpu_us_per_delivery", self.used.micros_each(self.deliveries));
+        figures.set("cpu_us_per_post", self.used.micros_each(self.posts));
+        report_use(&self.used, &mut figures);
+        figures
+    }
+}
+
 /// How long is measured.
 #[derive(Debug, Clone, Copy, Args, Serialize)]
 pub(crate) struct Span {

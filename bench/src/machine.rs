@@ -18,7 +18,7 @@ impl Machine {
         let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let uname = rustix::system::uname();
         Self {
-            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            cores: cores(),
             cpu: cpu_model(&text),
             kernel: format!(
                 "{} {}",
@@ -30,7 +30,7 @@ impl Machine {
 
     /// As JSON.
     pub(crate) fn to_json(&self) -> Value {
-        json!({"cores": self.cores, "cpu": self.cpu, "kernel": self.kernel})
+        json!({"cores": self.cores, "cpu": self.cpu, "kernel": self.kernel, "profile": PROFILE})
     }
 
     /// In a line.
@@ -40,11 +40,23 @@ impl Machine {
     }
 }
 
+/// So many workers as the gateway has by default: half the cores, rounded up.
+pub(crate) fn worker_count() -> usize {
+    cores().div_ceil(2)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 fn cpu_model(cpuinfo: &str) -> String {
     let line = cpuinfo.lines().find(|line| line.starts_with("model name"));
     let model = line.and_then(|line| line.split_once(':')).map(|(_, model)| model.trim());
     model.unwrap_or(std::env::consts::ARCH).to_owned()
 }
+
+/// How this executable was built. What a debug build measures says nothing of a gateway.
+pub(crate) const PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
 
 #[cfg(test)]
 mod tests {

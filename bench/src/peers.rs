@@ -6,9 +6,10 @@ use std::path::Path;
 use crate::child::{Child, Leashed};
 use crate::contestant::{Contestant, Running, answers, folder, plain_door, reserve};
 use crate::dialect::Dialect;
+use crate::machine::worker_count;
 use crate::target::Target;
 
-/// nginx with one worker, which is the most that a machine with two cores has for it.
+/// nginx with as many workers as the gateway has.
 pub(crate) fn nchan() -> anyhow::Result<Running> {
     installed(NGINX, "nginx-light")?;
     installed(NCHAN, "libnginx-mod-nchan")?;
@@ -17,7 +18,7 @@ pub(crate) fn nchan() -> anyhow::Result<Running> {
     let configuration = format!(
         "load_module {NCHAN};
 daemon off;
-worker_processes 1;
+worker_processes {};
 worker_rlimit_nofile 65536;
 pid {path}/nginx.pid;
 error_log stderr warn;
@@ -48,6 +49,7 @@ http {{
   }}
 }}
 ",
+        worker_count(),
         door.address
     );
     let file = folder.path().join("nginx.conf");

@@ -1,6 +1,7 @@
 //! What the system tells of processes: time on a processor, memory, and who listens at a port.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
@@ -56,6 +57,21 @@ pub(crate) fn with_descendants(roots: &[u32]) -> Vec<u32> {
     }
 }
 
+/// What a process is called; nothing where there is none.
+pub(crate) fn name_of(pid: u32) -> Option<String> {
+    Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
+}
+
+/// Whether a process is a gateway's, by its own name or that of its executable.
+pub(crate) fn is_gateway(pid: u32) -> bool {
+    let executable = fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let executable = executable.as_deref().and_then(Path::file_name).and_then(OsStr::to_str);
+    // One that was replaced while it runs.
+    let executable = executable.map(|name| name.trim_end_matches(" (deleted)"));
+    let is_one = |name: &str| GATEWAY.contains(&name);
+    name_of(pid).is_some_and(|name| is_one(&name)) || executable.is_some_and(is_one)
+}
+
 /// The processes that listen at an address of this machine.
 pub(crate) fn listeners(address: SocketAddr) -> Vec<u32> {
     if !is_ours(address.ip()) {
@@ -72,7 +88,7 @@ pub(crate) fn listeners(address: SocketAddr) -> Vec<u32> {
 }
 
 /// An address that we can bind to is one of this machine's.
-fn is_ours(ip: IpAddr) -> bool {
+pub(crate) fn is_ours(ip: IpAddr) -> bool {
     ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
@@ -146,6 +162,9 @@ impl Stat {
     }
 }
 
+/// What our processes are called: both are `fanfare`, or each has an executable of its own.
+const GATEWAY: [&str; 3] = ["fanfare", "listen", "broadcast"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,6 +207,8 @@ mod tests {
     fn we_are_found_by_our_own_port() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         assert_eq!(listeners(listener.local_addr().unwrap()), [std::process::id()]);
+        // A listener is not a gateway yet.
+        assert!(name_of(std::process::id()).is_some() && !is_gateway(std::process::id()));
         assert!(memory(std::process::id()).is_some_and(|bytes| bytes > 0));
         assert!(with_descendants(&[1]).contains(&std::process::id()));
     }

@@ -9,6 +9,7 @@ use crate::dialect::{Dialect, Number, Template};
 use crate::nats::{self, Lines, Said};
 use crate::socket::Socket;
 use crate::subscriber::first_line;
+use crate::tally::Tally;
 use crate::target::Target;
 
 /// All publishers of a measurement.
@@ -17,24 +18,19 @@ pub(crate) struct Publishers {
     all: Vec<Publisher>,
     templates: Vec<Template>,
     pipeline: usize,
+    first_token: usize,
     tally: Tally,
 }
 
-/// What became of what was published.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    /// Published.
-    pub(crate) sent: u64,
-    /// Acknowledged.
-    pub(crate) accepted: u64,
-    /// The same by type.
-    pub(crate) accepted_by_kind: Vec<u64>,
-    /// Answered otherwise.
-    pub(crate) refused: u64,
-    /// The last answer that was no acknowledgement.
-    pub(crate) last_refusal: Option<String>,
-    /// The length of a good answer, once one was seen: all of a server's are alike.
-    answer_bytes: usize,
+/// Which publisher it is, and where it connects once more if it has to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// The server.
+    pub(crate) target: &'a Target,
+    /// The event loop.
+    pub(crate) registry: &'a Registry,
+    /// Its number.
+    pub(crate) index: usize,
 }
 
 /// How publishers are made.
@@ -70,7 +66,8 @@ impl Publishers {
             all: (0..shape.connections).map(make).collect::<io::Result<_>>()?,
             templates: (0..shape.kinds).map(template).collect(),
             pipeline: shape.pipeline,
-            tally: Tally { accepted_by_kind: vec![0; shape.kinds], ..Tally::default() },
+            first_token,
+            tally: Tally::new(shape.kinds),
         })
     }
 
@@ -92,6 +89,12 @@ impl Publishers {
     /// Publications without an answer.
     pub(crate) fn in_flight(&self) -> usize {
         self.all.iter().map(|publisher| publisher.in_flight.len()).sum()
+    }
+
+    /// The same of a type.
+    pub(crate) fn in_flight_of(&self, kind: usize) -> u64 {
+        let of_kind = |it: &Publisher| it.in_flight.iter().filter(|it| **it == kind).count() as u64;
+        self.all.iter().map(of_kind).sum()
     }
 
     /// How many more this one may have on their way.
@@ -128,15 +131,31 @@ impl Publishers {
         self.all.get_mut(index).map_or(Ok(()), Publisher::flush)
     }
 
-    /// Does what can be done now.
+    /// Does what can be done now. A server may end a connection, as nginx does after 1,000 requests:
+    /// what was on its way there stays unanswered, and the publisher goes on with another.
     pub(crate) fn ready(
         &mut self,
-        index: usize,
+        place: Place<'_>,
         is_closing: bool,
         buffer: &mut [u8],
     ) -> io::Result<()> {
-        let Some(publisher) = self.all.get_mut(index) else { return Ok(()) };
-        publisher.ready(is_closing, buffer, &mut self.tally)
+        let Some(publisher) = self.all.get_mut(place.index) else { return Ok(()) };
+        let was_connected = publisher.is_connected;
+        match publisher.ready(is_closing, buffer, &mut self.tally) {
+            Err(error) if was_connected || publisher.is_connected => {
+                let fruitless = if publisher.is_answered { 0 } else { publisher.fruitless + 1 };
+                if fruitless > FRUITLESS_MAX {
+                    return Err(error);
+                }
+                self.tally.give_up(publisher.in_flight.drain(..));
+                let token = Token(self.first_token + place.index);
+                let socket = Socket::connect(&place.target.publish, place.registry, token)?;
+                *publisher = Publisher::new(socket, place.target.dialect);
+                publisher.fruitless = fruitless;
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// Ends all connections.
@@ -161,6 +180,10 @@ struct Publisher {
     lines: Lines,
     /// The beginning of an answer that a read has cut.
     cut: Vec<u8>,
+    /// Whether anything was answered on this connection.
+    is_answered: bool,
+    /// Connections before this one, in a row, on which nothing was.
+    fruitless: u8,
 }
 
 impl Publisher {
@@ -175,6 +198,8 @@ impl Publisher {
             batches: VecDeque::new(),
             lines: Lines::default(),
             cut: Vec::new(),
+            is_answered: false,
+            fruitless: 0,
         }
     }
 
@@ -184,7 +209,18 @@ impl Publisher {
             self.batches.push_back(self.unflushed);
         }
         self.unflushed = 0;
-        if self.is_connected { self.write() } else { Ok(()) }
+        if !self.is_connected {
+            return Ok(());
+        }
+        match self.write() {
+            // The event loop tells of the end as well, and there it is dealt with.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) =>
+            {
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -206,7 +242,12 @@ impl Publisher {
                 return Ok(());
             }
         }
-        self.write()?;
+        if let Err(error) = self.write() {
+            // What was answered before the end can still be read.
+            if !is_closing {
+                return Err(error);
+            }
+        }
         loop {
             let count = match self.socket.receive(buffer) {
                 Ok(0) => {
@@ -219,6 +260,7 @@ impl Publisher {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
+            self.is_answered = true;
             self.hear(buffer.get(..count).unwrap_or_default(), tally);
             if count < buffer.len() && !is_closing && self.socket.is_drained_by_short_reads() {
                 return Ok(());
@@ -255,8 +297,8 @@ impl Publisher {
                 tally.answer_bytes = if answer.ends_with(OK) { answer.len() } else { 0 };
                 tally.accept(self.in_flight.pop_front());
             } else {
-                self.in_flight.pop_front();
-                tally.refuse(first_line(answer));
+                let kind = self.in_flight.pop_front();
+                tally.refuse(kind, may_be_taken(answer), first_line(answer));
             }
             bytes = rest;
         }
@@ -272,27 +314,14 @@ impl Publisher {
                 }
             }
             Said::Ping => out.extend_from_slice(nats::PONG.as_bytes()),
-            Said::Error(text) => tally.refuse(text),
+            Said::Error(text) => tally.refuse(None, false, text),
             Said::Message { .. } => {}
         });
     }
 }
 
-impl Tally {
-    #[inline]
-    fn accept(&mut self, kind: Option<usize>) {
-        self.accepted += 1;
-        if let Some(count) = kind.and_then(|kind| self.accepted_by_kind.get_mut(kind)) {
-            *count += 1;
-        }
-    }
-
-    fn refuse(&mut self, answer: String) {
-        self.refused += 1;
-        self.last_refusal = Some(answer);
-    }
-}
-
+/// So often in a row may a server end a connection without any answer.
+const FRUITLESS_MAX: u8 = 3;
 /// How our own good answers end.
 const OK: &[u8] = br#"{"code":"OK"}"#;
 
@@ -301,6 +330,14 @@ const OK: &[u8] = br#"{"code":"OK"}"#;
 fn known_answer(bytes: &[u8], length: usize) -> Option<(&[u8], &[u8])> {
     let (answer, rest) = bytes.split_at_checked(length)?;
     (answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(OK)).then_some((answer, rest))
+}
+
+/// The gateway says so where nobody knows; what another server, or a proxy, has failed in, may have
+/// been taken before.
+fn may_be_taken(answer: &[u8]) -> bool {
+    answer.starts_with(b"HTTP/1.1 5")
+        && (memchr::memmem::find(answer, br#""accepted":"unknown""#).is_some()
+            || memchr::memmem::find(answer, br#""code":"#).is_none())
 }
 
 /// The first answer, if it is whole, and what stands behind it.
@@ -324,6 +361,18 @@ mod tests {
         assert_eq!(rest, b"HTTP/1.1 200 OK\r\n");
         assert_eq!(split_answer(rest), None);
         assert_eq!(split_answer(&wire[..wire.len() - 20]), None);
+    }
+
+    #[test]
+    fn what_a_server_has_refused_for_certain_is_not_taken() {
+        for (answer, expected) in [
+            ("HTTP/1.1 503 No\r\n\r\n{\"code\":\"X\",\"accepted\":\"unknown\"}", true),
+            ("HTTP/1.1 502 Bad Gateway\r\n\r\n", true),
+            ("HTTP/1.1 503 No\r\n\r\n{\"code\":\"X\"}", false),
+            ("HTTP/1.1 401 No\r\n\r\n", false),
+        ] {
+            assert_eq!(may_be_taken(answer.as_bytes()), expected, "{answer}");
+        }
     }
 
     #[test]

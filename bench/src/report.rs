@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::figures::{Figures, KINDS, Kind, number};
 use crate::load::Load;
-use crate::machine::Machine;
-use crate::rounds::{Score, is_disturbed};
+use crate::machine::{Machine, PROFILE};
+use crate::rounds::{Score, is_client_bound, is_disturbed};
 use crate::setup::Setup;
 
 /// A report on a load.
@@ -63,11 +63,11 @@ impl<'a> Report<'a> {
         ratios.map(|(name, ratio)| (name.to_owned(), Value::Object(ratio.to_json()))).collect()
     }
 
-    /// Our medians by those of each of the others.
+    /// Our summary by those of each of the others.
     fn ratios(&self) -> Vec<(&'static str, Figures)> {
         let Some((ours, others)) = self.scores.split_first() else { return Vec::new() };
-        let ours = ours.medians();
-        let ratio = |other: &Score| (other.contestant.name(), ours.ratio_to(&other.medians()));
+        let ours = ours.summary();
+        let ratio = |other: &Score| (other.contestant.name(), ours.ratio_to(&other.summary()));
         others.iter().map(ratio).collect()
     }
 
@@ -76,26 +76,37 @@ impl<'a> Report<'a> {
     pub(crate) fn to_table(&self) -> String {
         let mut text = format!("{} — {}\n", self.load, Machine::here().to_line());
         let _ = writeln!(text, "{}\n", arguments_line(&self.arguments));
-        text.push_str(&aligned(&self.median_rows()));
+        text.push_str(&aligned(&self.summary_rows()));
         if self.scores.iter().any(|score| score.rounds.len() > 1) {
             text.push_str("\nleast..most of all rounds\n");
             text.push_str(&aligned(&self.spread_rows()));
         }
-        for note in self.scores.iter().filter_map(note) {
-            let _ = writeln!(text, "{note}");
+        let disturbed = "disturbed by other processes";
+        let bound = "the benchmark's own thread was busy, the server may be faster";
+        for score in self.scores {
+            let notes = [
+                note(score, disturbed, "others_cores", is_disturbed),
+                note(score, bound, "client_cores", is_client_bound),
+            ];
+            for note in notes.into_iter().flatten() {
+                let _ = writeln!(text, "{note}");
+            }
+        }
+        if PROFILE == "debug" {
+            text.push_str("a debug build: its figures say nothing of a gateway\n");
         }
         text
     }
 
-    fn median_rows(&self) -> Vec<Vec<String>> {
-        let medians: Vec<Figures> = self.scores.iter().map(Score::medians).collect();
+    fn summary_rows(&self) -> Vec<Vec<String>> {
+        let summaries: Vec<Figures> = self.scores.iter().map(Score::summary).collect();
         let ratios = self.ratios();
         let names = self.scores.iter().map(|it| it.contestant.name().to_owned());
         let others = ratios.iter().map(|(name, _)| format!("/ {name}"));
         let mut rows = vec![[String::new()].into_iter().chain(names).chain(others).collect()];
-        for kind in KINDS.iter().filter(|kind| is_worth_a_line(kind, &medians)) {
+        for kind in KINDS.iter().filter(|kind| is_worth_a_line(kind, &summaries)) {
             let mut row = vec![kind.title.to_owned()];
-            row.extend(medians.iter().map(|it| {
+            row.extend(summaries.iter().map(|it| {
                 let value = it.value(kind.key);
                 value.map_or_else(|| "-".to_owned(), |value| grouped(value, kind.decimals))
             }));
@@ -127,24 +138,24 @@ impl<'a> Report<'a> {
     }
 }
 
-/// Says in which rounds others took much of the machine.
-fn note(score: &Score) -> Option<String> {
-    let disturbed = (1..).zip(&score.rounds).filter(|(_, figures)| is_disturbed(figures));
-    let rounds: Vec<String> = disturbed
+/// Says in which rounds somebody took much of the machine.
+fn note(score: &Score, text: &str, key: &str, is_so: impl Fn(&Figures) -> bool) -> Option<String> {
+    let rounds = (1..).zip(&score.rounds).filter(|(_, figures)| is_so(figures));
+    let rounds: Vec<String> = rounds
         .map(|(number, figures)| {
-            let cores = figures.value("others_cores").unwrap_or_default();
+            let cores = figures.value(key).unwrap_or_default();
             format!("round {number} ({cores:.2} cores)")
         })
         .collect();
     let name = score.contestant.name();
-    (!rounds.is_empty())
-        .then(|| format!("disturbed by other processes: {name}, {}", rounds.join(", ")))
+    (!rounds.is_empty()).then(|| format!("{text}: {name}, {}", rounds.join(", ")))
 }
 
 fn score_json(score: &Score) -> Value {
     let rounds = score.rounds.iter().map(|figures| {
         let mut round = figures.to_json();
         round.insert("is_disturbed".to_owned(), is_disturbed(figures).into());
+        round.insert("is_client_bound".to_owned(), is_client_bound(figures).into());
         Value::Object(round)
     });
     let (least, most) = Figures::spread(&score.rounds);
@@ -152,17 +163,20 @@ fn score_json(score: &Score) -> Value {
         let (least, most) = (least.value(kind.key)?, most.value(kind.key)?);
         Some((kind.key.to_owned(), json!([number(least), number(most)])))
     });
+    let processes = score.processes.iter().map(|(pid, name)| json!({"pid": pid, "name": name}));
     json!({
         "name": score.contestant.name(),
+        "workers": score.contestant.workers(),
+        "processes": processes.collect::<Vec<_>>(),
         "rounds": rounds.collect::<Vec<_>>(),
-        "median": score.medians().to_json(),
+        "median": score.summary().to_json(),
         "spread": spread.collect::<Map<_, _>>(),
     })
 }
 
 /// Faults have a line only where there is one; but that nothing was lost is always said.
-fn is_worth_a_line(kind: &Kind, medians: &[Figures]) -> bool {
-    let mut values = medians.iter().filter_map(|it| it.value(kind.key));
+fn is_worth_a_line(kind: &Kind, summaries: &[Figures]) -> bool {
+    let mut values = summaries.iter().filter_map(|it| it.value(kind.key));
     match kind.key {
         "lost" | "refused" => values.next().is_some(),
         "seconds" | "memory_bytes_before" | "memory_bytes_after" => false,

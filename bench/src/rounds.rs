@@ -1,5 +1,6 @@
 //! The rounds: everybody in turn, again and again, so that what disturbs the machine disturbs all.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -9,7 +10,7 @@ use crate::contestant::{Contestant, Running};
 use crate::figures::Figures;
 use crate::interrupt;
 use crate::load::Load;
-use crate::processes::machine_time;
+use crate::processes::{machine_time, name_of, with_descendants};
 use crate::progress::Progress;
 use crate::setup::Setup;
 
@@ -20,14 +21,16 @@ pub(crate) struct Score {
     pub(crate) contestant: Contestant,
     /// The rounds, in order.
     pub(crate) rounds: Vec<Figures>,
+    /// The server's processes, with their names; all that it had in all rounds.
+    pub(crate) processes: BTreeMap<u32, String>,
     /// What went wrong, in the server's words.
     pub(crate) complaints: Vec<String>,
 }
 
 impl Score {
-    /// The middle of the rounds.
-    pub(crate) fn medians(&self) -> Figures {
-        Figures::medians(&self.rounds)
+    /// What stands for all rounds.
+    pub(crate) fn summary(&self) -> Figures {
+        Figures::summary(&self.rounds)
     }
 
     /// What was not as promised, in a sentence each.
@@ -49,6 +52,11 @@ pub(crate) fn is_disturbed(figures: &Figures) -> bool {
     figures.value("others_cores").is_some_and(|cores| cores > BUSY_CORES)
 }
 
+/// Whether the client had so much to do that the server may have waited for it.
+pub(crate) fn is_client_bound(figures: &Figures) -> bool {
+    figures.value("client_cores").is_some_and(|cores| cores > CLIENT_CORES)
+}
+
 /// Measures everybody.
 pub(crate) fn run<L: Load>(
     load: &L,
@@ -61,7 +69,12 @@ pub(crate) fn run<L: Load>(
     let mut kept: Vec<Option<Running>> = contestants.iter().map(|_| None).collect();
     let mut scores: Vec<Score> = contestants
         .iter()
-        .map(|it| Score { contestant: *it, rounds: Vec::new(), complaints: Vec::new() })
+        .map(|it| Score {
+            contestant: *it,
+            rounds: Vec::new(),
+            processes: BTreeMap::new(),
+            complaints: Vec::new(),
+        })
         .collect();
     for round in 1..=setup.rounds {
         for (slot, score) in kept.iter_mut().zip(&mut scores) {
@@ -75,13 +88,38 @@ pub(crate) fn run<L: Load>(
                 None => slot.insert(score.contestant.start(setup).context(name)?),
             };
             wait_for_quiet(setup.quiet(), progress)?;
-            let outcome = load.measure(&running.target, progress)?;
+            let outcome = match load.measure(&running.target, progress) {
+                Err(error) if error.is::<interrupt::Interrupted>() => return Err(error),
+                // A process that has ended explains more than the connection that broke.
+                Err(error) => return Err(died(running).unwrap_or(error)),
+                Ok(outcome) => outcome,
+            };
+            running.is_alive()?;
+            score.processes.extend(named(&running.target.pids));
             score.rounds.push(outcome.figures);
             score.complaints.extend(outcome.complaint);
         }
     }
     progress.clear();
     Ok(scores)
+}
+
+/// Why the server's processes cannot answer, if that is so. Who was killed now is seen to have ended
+/// a moment after its connections.
+fn died(running: &mut Running) -> Option<anyhow::Error> {
+    let deadline = Instant::now() + DEATH_PATIENCE;
+    while Instant::now() < deadline {
+        if let Err(error) = running.is_alive() {
+            return Some(error);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    None
+}
+
+fn named(pids: &[u32]) -> impl Iterator<Item = (u32, String)> {
+    let pids = with_descendants(pids).into_iter();
+    pids.filter_map(|pid| Some((pid, name_of(pid)?)))
 }
 
 /// Waits until others leave the machine alone, and not for long.
@@ -117,6 +155,9 @@ fn has_descriptors(connections: usize) -> anyhow::Result<()> {
 
 /// More than this, and a figure says less than it seems.
 const BUSY_CORES: f64 = 0.35;
+/// The client is one thread.
+const CLIENT_CORES: f64 = 0.9;
+const DEATH_PATIENCE: Duration = Duration::from_millis(300);
 const GLANCE: Duration = Duration::from_millis(400);
 /// What a gateway keeps back for itself; it has as many as we have.
 const RESERVED: usize = 160;
@@ -131,10 +172,13 @@ mod tests {
         good.set("lost", 0.0);
         bad.set("lost", 7.0);
         bad.set("others_cores", 1.0);
+        bad.set("client_cores", 0.95);
         assert!(!is_disturbed(&good) && is_disturbed(&bad));
+        assert!(!is_client_bound(&good) && is_client_bound(&bad));
         let score = Score {
             contestant: Contestant::Nats,
             rounds: vec![good, bad],
+            processes: BTreeMap::new(),
             complaints: vec!["-ERR".to_owned()],
         };
         assert_eq!(score.faults(), ["nats, round 2: lost 7", "nats: -ERR"]);

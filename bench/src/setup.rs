@@ -10,14 +10,18 @@ use gateway::caller::Caller;
 use gateway::endpoint::Endpoint;
 
 use crate::contestant::{Contestant, Running};
+use crate::contradictions::Contradiction;
 use crate::dialect::Dialect;
-use crate::processes::listeners;
+use crate::processes::{is_gateway, listeners, name_of};
 use crate::socket::{Door, Tls};
 use crate::target::Target;
 
 /// What all loads have in common.
 #[derive(Debug, Args)]
 pub(crate) struct Setup {
+    #[command(flatten)]
+    pub(crate) contradiction: Contradiction,
+
     /// Where listen is
     #[arg(long, env = "FANFARE_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     listen: Endpoint,
@@ -51,11 +55,12 @@ pub(crate) struct Setup {
     pid: Vec<u32>,
 
     /// Measures the physical limit beside it: the smallest server for the same wire. For ingest also
-    /// a handler that only answers
+    /// a handler that only answers. On this machine, without TLS
     #[arg(long)]
     limit: bool,
 
-    /// Measures another server beside it, from its Debian package; may stand several times
+    /// Measures another server beside it, from its Debian package, on this machine and without TLS; may
+    /// stand several times
     #[arg(long, value_enum, value_name = "PEER")]
     peer: Vec<Peer>,
 
@@ -128,14 +133,7 @@ impl Setup {
     /// The gateway that runs already.
     pub(crate) fn running_gateway(&self) -> anyhow::Result<Running> {
         let (publish, subscribe) = (self.door(&self.listen)?, self.door(&self.broadcast)?);
-        let found = |door: &Door| {
-            if self.pid.is_empty() { listeners(door.address) } else { self.pid.clone() }
-        };
-        let session_pids = found(&subscribe);
-        let mut pids = found(&publish);
-        pids.extend(&session_pids);
-        pids.sort_unstable();
-        pids.dedup();
+        let (pids, session_pids) = self.processes(&publish, &subscribe)?;
         let target = Target {
             name: Contestant::Fanfare.name(),
             dialect: Dialect::Fanfare,
@@ -146,6 +144,29 @@ impl Setup {
             session_pids,
         };
         Ok(Running::found(target))
+    }
+
+    /// The gateway's processes, and those of them that hold the sessions. None where they are not
+    /// known: those of a proxy in front of it, or only half of them, would be a false account.
+    fn processes(&self, publish: &Door, subscribe: &Door) -> anyhow::Result<(Vec<u32>, Vec<u32>)> {
+        if !self.pid.is_empty() {
+            let unknown = self.pid.iter().find(|pid| name_of(**pid).is_none());
+            if let Some(pid) = unknown {
+                anyhow::bail!("--pid {pid}: there is no such process");
+            }
+            return Ok((self.pid.clone(), self.pid.clone()));
+        }
+        let found = |door: &Door| -> Vec<u32> {
+            listeners(door.address).into_iter().filter(|pid| is_gateway(*pid)).collect()
+        };
+        let (mut pids, session_pids) = (found(publish), found(subscribe));
+        if pids.is_empty() || session_pids.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        pids.extend(&session_pids);
+        pids.sort_unstable();
+        pids.dedup();
+        Ok((pids, session_pids))
     }
 
     fn door(&self, endpoint: &Endpoint) -> anyhow::Result<Door> {

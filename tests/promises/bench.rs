@@ -2,6 +2,7 @@
 //! anything is, is no matter here.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -27,7 +28,10 @@ const LOADS: [(&str, &[&str], &[&str]); 5] = [
             "latency_p99_ms",
             "latency_p99_9_ms",
             "latency_max_ms",
+            "deliveries_per_s",
+            "posts_per_s",
             "cpu_us_per_delivery",
+            "cpu_us_per_post",
             "lost",
             "unsent",
         ],
@@ -81,15 +85,22 @@ fn check(report: &Value, keys: &[&str], rounds: usize) {
     assert_eq!(report["faults"], serde_json::json!([]), "{report:#}");
     for server in report["servers"].as_array().unwrap() {
         assert_eq!(server["rounds"].as_array().unwrap().len(), rounds);
+        for round in server["rounds"].as_array().unwrap() {
+            assert!(round["is_client_bound"].is_boolean() && round["is_disturbed"].is_boolean());
+        }
         for key in keys.iter().chain(&EVERYWHERE) {
             let median = server["median"][key].as_f64();
             let median = median.unwrap_or_else(|| panic!("no {key} in {report:#}"));
             assert!(server["spread"][key][0].as_f64().unwrap() <= median, "{key}");
-            assert!(server["spread"][key][1].as_f64().unwrap() >= median, "{key}");
+            let is_sum = key == &"failed_connects";
+            assert!(is_sum || server["spread"][key][1].as_f64().unwrap() >= median, "{key}");
             let is_rate = key.ends_with("_per_s") || key.starts_with("latency_");
             assert!(!is_rate || median > 0.0, "{key} is {median}");
         }
-        for fault in ["lost", "repeated", "damaged", "refused", "disconnected", "unsent"] {
+        // Each is the sum over the rounds, so that nothing hides in one of them.
+        for fault in
+            ["lost", "repeated", "damaged", "refused", "unanswered", "disconnected", "unsent"]
+        {
             assert!(matches!(server["median"][fault].as_f64(), None | Some(0.0)), "{report:#}");
         }
     }
@@ -104,7 +115,7 @@ fn every_load_measures_a_gateway_of_its_own_and_loses_nothing() {
         assert_eq!(names(&report), ["fanfare"]);
         assert_eq!(report["benchmark"], load);
         assert!(report["machine"]["cores"].as_u64().unwrap() > 0);
-        for key in ["cpu", "kernel"] {
+        for key in ["cpu", "kernel", "profile"] {
             assert!(!report["machine"][key].as_str().unwrap().is_empty());
         }
         assert_eq!(report["arguments"]["rounds"], 1);
@@ -125,6 +136,8 @@ fn a_gateway_that_runs_is_measured_and_its_processes_are_found_by_their_ports() 
         let report = bench(load, &[&["--rounds", "2"], &*arguments].concat(), &environment);
         check(&report, keys, 2);
         assert!(report["servers"][0]["median"]["server_cores"].is_f64());
+        let processes = report["servers"][0]["processes"].as_array().unwrap();
+        assert_eq!(processes.len(), 2, "{report:#}");
     }
 }
 
@@ -148,6 +161,7 @@ fn the_limit_is_measured_beside_the_gateway() {
         let expected: &[&str] =
             if is_ingest { &["fanfare", "limit", "bare"] } else { &["fanfare", "limit"] };
         assert_eq!(names(&report), expected);
+        assert_eq!(report["servers"][1]["workers"], 1);
         let rate = keys.iter().find(|key| key.ends_with("_per_s"));
         let rate = rate.unwrap_or(&"latency_p50_ms");
         assert!(report["ratios"]["limit"][rate].as_f64().unwrap() > 0.0, "{report:#}");
@@ -178,12 +192,15 @@ fn peers_that_are_installed_are_measured_beside_the_gateway() {
 
 #[test]
 fn what_cannot_be_measured_is_said_and_is_no_success() {
-    let table: [(&[&str], i32, &str); 5] = [
+    let table: [(&[&str], i32, &str); 8] = [
         (&["--spawn", "--limit", "--rounds", "2"], 1, "3 at least"),
         (&["--listen", "http://127.0.0.1:9"], 1, "127.0.0.1:9"),
         (&["--spawn", "--set", "DURABILITY=perhaps"], 1, "DURABILITY"),
         (&["--spawn", "--set", "DURABILITY"], 78, "NAME=VALUE"),
         (&["--spawn", "--seconds", "0"], 78, "seconds"),
+        (&["--spawn", "--tls", "--limit"], 78, "without TLS"),
+        (&["--spawn", "--set", "LINK=unix:x"], 78, "LINK"),
+        (&["--pid", "4194305"], 1, "no such process"),
     ];
     for (arguments, code, said) in table {
         let output = command("ingest", arguments, &[]).output().unwrap();
@@ -207,9 +224,12 @@ fn a_token_that_may_not_publish_is_no_success() {
 /// Ended by a signal, it leaves no process behind, and no folder; killed, no process.
 #[test]
 fn nobody_is_left_behind_whatever_way_the_benchmark_ends() {
-    for (signal, code) in
-        [(Signal::INT, Some(130)), (Signal::TERM, Some(130)), (Signal::KILL, None)]
-    {
+    for (signal, code) in [
+        (Signal::INT, Some(130)),
+        (Signal::TERM, Some(130)),
+        (Signal::HUP, Some(130)),
+        (Signal::KILL, None),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let temporary = folder.path().display().to_string();
         let arguments = ["--spawn", "--limit", "--seconds", "60"];
@@ -233,6 +253,31 @@ fn nobody_is_left_behind_whatever_way_the_benchmark_ends() {
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         }
     }
+}
+
+/// The connections that break say little: what is said is who ended, and how.
+#[test]
+fn a_process_that_dies_under_the_load_is_named() {
+    let mut bench = command("fan-out", &["--spawn", "--seconds", "60"], &[])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let broadcast = wait_for("broadcast under load", || {
+        let is_it = |pid: &u32| {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words.split(|byte| *byte == 0).any(|word| word == b"broadcast")
+        };
+        let pid = children(bench.id()).into_iter().find(is_it)?;
+        let sockets = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
+        (sockets > 100).then_some(pid)
+    });
+    let pid = Pid::from_raw(i32::try_from(broadcast).unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    let mut said = String::new();
+    bench.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(bench.wait().unwrap().code(), Some(1), "{said}");
+    assert!(said.contains("broadcast ended (signal 9)"), "{said}");
 }
 
 fn children(pid: u32) -> Vec<u32> {

@@ -3,16 +3,16 @@
 //! Publishers keep the gateway busy, but never so far ahead of the slowest client that it would be
 //! disconnected as too slow: at most a window of events is undelivered.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
 
-use crate::client::{AT_ONCE, Client, SETTLE_PATIENCE, TICK};
+use crate::client::{AT_ONCE, Client, TICK};
 use crate::dialect::Number;
-use crate::figures::Figures;
-use crate::load::{Load, Outcome, Span, parse_count, report_use};
-use crate::meter::{Meter, Used};
+use crate::load::{Load, Measured, Outcome, Span, parse_count};
+use crate::meter::Meter;
+use crate::patience::Patience;
 use crate::progress::Progress;
 use crate::publisher::Shape;
 use crate::subscriber::Stage;
@@ -94,13 +94,6 @@ struct Kind {
     sum: u64,
 }
 
-/// What was counted between the beginning and the end.
-struct Measured {
-    used: Used,
-    deliveries: u64,
-    posts: u64,
-}
-
 impl Race {
     fn new(plan: &FanOut) -> Self {
         Self {
@@ -119,11 +112,9 @@ impl Race {
         progress: &mut Progress,
     ) -> anyhow::Result<Measured> {
         let mut meter = Meter::new(target);
-        let from = Instant::now() + plan.span.warm_up();
-        let until = from + plan.span.seconds();
-        while Instant::now() < from {
-            self.step(client)?;
-        }
+        progress.say("warming up");
+        self.warm_up(plan.span.warm_up(), client)?;
+        let until = Instant::now() + plan.span.seconds();
         meter.start();
         let before = (client.deliveries(), client.publishers().tally().accepted);
         while Instant::now() < until {
@@ -135,11 +126,35 @@ impl Race {
             deliveries: client.deliveries() - before.0,
             posts: client.publishers().tally().accepted - before.1,
         };
-        let deadline = Instant::now() + SETTLE_PATIENCE;
-        while !client.is_settled() && Instant::now() < deadline {
+        let mut patience = Patience::new(Instant::now());
+        while !client.is_settled() && patience.lasts(client.progress(), Instant::now()) {
             self.turn(client)?;
         }
         Ok(measured)
+    }
+
+    /// Until so much time has passed, and all that was on its way then has come: only from there on
+    /// do as many events leave the gateway as enter it.
+    fn warm_up(&mut self, time: Duration, client: &mut Client<'_>) -> anyhow::Result<()> {
+        let from = Instant::now() + time;
+        while Instant::now() < from {
+            self.step(client)?;
+        }
+        let sent: Vec<u64> = self.kinds.iter().map(|kind| kind.sent).collect();
+        let deadline = Instant::now() + STEADY_PATIENCE;
+        while Instant::now() < deadline && !self.has_all_come(&sent, client) {
+            self.step(client)?;
+        }
+        Ok(())
+    }
+
+    /// Whether so many events of each type have come to all its subscribers.
+    fn has_all_come(&self, sent: &[u64], client: &Client<'_>) -> bool {
+        let tally = client.tally();
+        client.subscribers.iter().filter(|it| it.stage() != Stage::Gone).all(|it| {
+            let sent = sent.get(it.kind).copied().unwrap_or_default();
+            it.deliveries() >= sent.saturating_sub(tally.kind(it.kind).failed)
+        })
     }
 
     fn step(&mut self, client: &mut Client<'_>) -> anyhow::Result<()> {
@@ -180,14 +195,17 @@ impl Race {
 
     fn has_room(&mut self, client: &Client<'_>) -> bool {
         let types = self.kinds.len();
+        let failed = client.tally().kind(self.next).failed;
         let Some(kind) = self.kinds.get_mut(self.next) else { return false };
-        if kind.sent - kind.delivered >= self.window {
+        // What was refused, or was never answered, is waited for no longer.
+        let sent = kind.sent.saturating_sub(failed);
+        if sent.saturating_sub(kind.delivered) >= self.window {
             let of_kind = client.subscribers.iter().skip(self.next).step_by(types);
             let live = of_kind.filter(|it| it.stage() != Stage::Gone);
             let least = live.map(|it| it.deliveries()).min().unwrap_or(kind.sent);
             kind.delivered = least.min(kind.sent);
         }
-        kind.sent - kind.delivered < self.window
+        sent.saturating_sub(kind.delivered) < self.window
     }
 
     /// Of the subscribers that were looked at, those that did not get exactly what was sent. Where
@@ -202,18 +220,6 @@ impl Race {
     }
 }
 
-impl Measured {
-    fn figures(&self) -> Figures {
-        let mut figures = Figures::default();
-        figures.set("deliveries_per_s", self.used.a_second(self.deliveries));
-        figures.set("posts_per_s", self.used.a_second(self.posts));
-        figures.set("cpu_us_per_delivery", self.used.micros_each(self.deliveries));
-        figures.set("cpu_us_per_post", self.used.micros_each(self.posts));
-        report_use(&self.used, &mut figures);
-        figures
-    }
-}
-
 /// Spreads a number over all bits, so that no other set of as many numbers has the same sum.
 fn mix(sequence: u64) -> u64 {
     let mixed = (sequence + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -222,6 +228,8 @@ fn mix(sequence: u64) -> u64 {
 
 /// A quarter of what may wait for a client by default.
 const WINDOW_BYTES: usize = 1 << 20;
+/// How long the gateway has to get to where as much leaves it as enters it.
+const STEADY_PATIENCE: Duration = Duration::from_secs(20);
 /// One subscriber in so many is shown what it gets, and not only counted.
 const SAMPLE: usize = 97;
 

@@ -31,12 +31,16 @@ impl Load for Idle {
     const NEEDS_FRESH_SERVER: bool = true;
 
     fn measure(&self, target: &Target, progress: &mut Progress) -> anyhow::Result<Outcome> {
-        self.let_the_server_make_what_it_makes_once(target)?;
         let mut client = Client::new(target)?;
+        // What the server makes only once is made for these. They stay, so that those that are
+        // measured get nothing that others have left behind.
+        let first = FIRST.min(self.clients);
+        client.subscribe(first, 1, AT_ONCE, |_| false)?;
+        client.rest(Duration::from_secs_f64(self.hold / 2.0))?;
         let before = memory_of(target);
         let meter = Meter::new(target);
         let begun = Instant::now();
-        client.subscribe(self.clients, 1, AT_ONCE, |_| false)?;
+        client.subscribe(first + self.clients, 1, AT_ONCE, |_| false)?;
         let seconds = begun.elapsed().as_secs_f64();
         let used = meter.read();
         progress.say(&format!("{} sessions", client.live()));
@@ -50,24 +54,14 @@ impl Load for Idle {
         let grown = before.zip(after).map(|(before, after)| after as f64 - before as f64);
         figures.set("memory_bytes_per_session", grown.map(|bytes| bytes / self.clients as f64));
         report_use(&used, &mut figures);
-        figures.set("disconnected", (self.clients - client.live()) as f64);
+        figures.set("disconnected", client.gone() as f64);
         let complaint = client.complaint();
         client.close();
         Ok(Outcome { figures, complaint })
     }
 
     fn connections(&self) -> usize {
-        self.clients
-    }
-}
-
-impl Idle {
-    fn let_the_server_make_what_it_makes_once(&self, target: &Target) -> anyhow::Result<()> {
-        let mut client = Client::new(target)?;
-        client.subscribe(FIRST.min(self.clients), 1, AT_ONCE, |_| false)?;
-        client.close();
-        // So that the server has seen them go.
-        Client::new(target)?.rest(Duration::from_secs_f64(self.hold / 2.0))
+        FIRST.min(self.clients) + self.clients
     }
 }
 

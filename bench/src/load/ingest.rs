@@ -5,11 +5,12 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 
-use crate::client::{Client, SETTLE_PATIENCE, TICK};
+use crate::client::{Client, TICK};
 use crate::contestant::Contestant;
 use crate::figures::Figures;
 use crate::load::{Load, Outcome, Span, parse_count, report_use};
 use crate::meter::Meter;
+use crate::patience::Patience;
 use crate::progress::Progress;
 use crate::publisher::Shape;
 use crate::target::Target;
@@ -59,8 +60,10 @@ impl Load for Ingest {
         }
         let used = meter.read();
         let posts = client.publishers().tally().accepted - before;
-        let deadline = Instant::now() + SETTLE_PATIENCE;
-        while client.publishers().in_flight() > 0 && Instant::now() < deadline {
+        let mut patience = Patience::new(Instant::now());
+        while client.publishers().in_flight() > 0
+            && patience.lasts(client.progress(), Instant::now())
+        {
             client.turn(TICK, &mut |_, _| {})?;
         }
         let mut figures = Figures::default();

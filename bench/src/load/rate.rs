@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use crate::client::{AT_ONCE, Client, SETTLE_PATIENCE, TICK};
+use crate::client::{AT_ONCE, Client, TICK};
 use crate::dialect::Number;
-use crate::figures::Figures;
 use crate::latency::{Latencies, nanos};
-use crate::load::{Load, Outcome, Span, parse_count, report_use};
-use crate::meter::{Meter, Used};
+use crate::load::{Load, Measured, Outcome, Span, parse_count};
+use crate::meter::Meter;
+use crate::patience::Patience;
 use crate::progress::Progress;
 use crate::publisher::Shape;
 use crate::target::Target;
@@ -63,14 +63,11 @@ impl Load for Rate {
         let mut meter = Meter::new(target);
         let schedule = Schedule::new(self.rate, &self.span, Instant::now() + TICK);
         let mut pace = Pace::new(schedule)?;
-        let used = pace.run(&mut meter, &mut client, progress)?;
-        let mut figures = Figures::default();
-        let deliveries = pace.deliveries;
-        figures.set("deliveries_per_s", used.a_second(deliveries));
-        figures.set("cpu_us_per_delivery", used.micros_each(deliveries));
+        let measured = pace.run(&mut meter, &mut client, progress)?;
+        pace.count_what_did_not_come(self.clients as u64, Instant::now());
+        let mut figures = measured.figures();
         pace.latencies.report(&mut figures);
         figures.set("sent_late_p99_ms", pace.lateness.quantile_ms(0.99));
-        report_use(&used, &mut figures);
         client.account(&mut figures);
         figures.set("damaged", pace.damaged as f64);
         figures.set("unsent", (pace.schedule.total - pace.next) as f64);
@@ -121,8 +118,8 @@ impl Schedule {
 struct Pace {
     schedule: Schedule,
     next: u64,
-    /// That were measured.
-    deliveries: u64,
+    /// Of each event that is measured, to how many clients it came.
+    deliveries: Vec<u64>,
     damaged: u64,
     latencies: Latencies,
     /// How late we were ourselves.
@@ -132,7 +129,9 @@ struct Pace {
 impl Pace {
     fn new(schedule: Schedule) -> anyhow::Result<Self> {
         let (latencies, lateness) = (Latencies::new()?, Latencies::new()?);
-        Ok(Self { schedule, next: 0, deliveries: 0, damaged: 0, latencies, lateness })
+        let measured = usize::try_from(schedule.total - schedule.skipped)?;
+        let deliveries = vec![0; measured];
+        Ok(Self { schedule, next: 0, deliveries, damaged: 0, latencies, lateness })
     }
 
     fn run(
@@ -140,24 +139,29 @@ impl Pace {
         meter: &mut Meter,
         client: &mut Client<'_>,
         progress: &mut Progress,
-    ) -> anyhow::Result<Used> {
+    ) -> anyhow::Result<Measured> {
         let (from, until) = (
             self.schedule.just_before(self.schedule.skipped),
             self.schedule.just_before(self.schedule.total),
         );
         self.run_until(from, client, progress)?;
         meter.start();
+        let before = (client.deliveries(), client.publishers().tally().accepted);
         self.run_until(until, client, progress)?;
-        let used = meter.read();
-        let deadline = until + SETTLE_PATIENCE;
-        while Instant::now() < deadline {
+        let measured = Measured {
+            used: meter.read(),
+            deliveries: client.deliveries() - before.0,
+            posts: client.publishers().tally().accepted - before.1,
+        };
+        let mut patience = Patience::new(Instant::now());
+        while patience.lasts(client.progress(), Instant::now()) {
             self.send_what_is_due(client)?;
             if self.next == self.schedule.total && client.is_settled() {
                 break;
             }
             self.turn(client)?;
         }
-        Ok(used)
+        Ok(measured)
     }
 
     fn run_until(
@@ -168,7 +172,9 @@ impl Pace {
     ) -> anyhow::Result<()> {
         while Instant::now() < until {
             self.send_what_is_due(client)?;
-            client.wake_at(self.schedule.due(self.next).min(until))?;
+            // An event that is due already waits for an answer, not for the clock.
+            let due = Some(self.schedule.due(self.next)).filter(|due| *due > Instant::now());
+            client.wake_at(due.map_or(until, |due| due.min(until)))?;
             self.turn(client)?;
             progress.tick(|| format!("{} deliveries", client.deliveries()));
         }
@@ -199,9 +205,21 @@ impl Pace {
             if number.sequence >= self.schedule.skipped {
                 let due = self.schedule.begun + Duration::from_nanos(number.due_nanos);
                 self.latencies.record(nanos(due.elapsed()));
-                self.deliveries += 1;
+                let place = usize::try_from(number.sequence - self.schedule.skipped).ok();
+                if let Some(count) = place.and_then(|place| self.deliveries.get_mut(place)) {
+                    *count += 1;
+                }
             }
         })
+    }
+
+    /// What did not come by the end is as late as that at least. Without it a server that stands
+    /// still would have perfect latencies.
+    fn count_what_did_not_come(&mut self, clients: u64, end: Instant) {
+        for (event, count) in (self.schedule.skipped..).zip(&self.deliveries) {
+            let age = end.saturating_duration_since(self.schedule.due(event));
+            self.latencies.record_many(nanos(age), clients.saturating_sub(*count));
+        }
     }
 }
 
@@ -223,5 +241,20 @@ mod tests {
         assert_eq!(schedule.due(20), begun + Duration::from_secs(1));
         assert_eq!(schedule.due_nanos(20), 1_000_000_000);
         assert_eq!(schedule.just_before(2), begun + Duration::from_micros(87_500));
+    }
+
+    #[test]
+    fn a_server_that_stands_still_has_no_good_latencies() {
+        let begun = Instant::now();
+        let schedule =
+            Schedule { begun, interval: Duration::from_millis(100), skipped: 1, total: 11 };
+        let mut pace = Pace::new(schedule).unwrap();
+        pace.latencies.record(1_000_000);
+        pace.deliveries[0] = 1;
+        pace.count_what_did_not_come(2, begun + Duration::from_secs(6));
+        for (share, expected) in [(0.04, 1.0), (0.06, 5000.0), (1.0, 5900.0)] {
+            let value = pace.latencies.quantile_ms(share).unwrap();
+            assert!((value / expected - 1.0).abs() < 2e-3, "{share}: {value}");
+        }
     }
 }

@@ -75,11 +75,17 @@ impl Waits {
         for index in 0..count {
             client.redial(index)?;
         }
+        let mut next_redial = cut;
         while client.live() < count && cut.elapsed() < PATIENCE {
             client.turn(TICK, &mut |_, _| {})?;
             for when in client.came.drain(..) {
                 self.until_live.record(nanos(when.saturating_duration_since(cut)));
             }
+            // A door that is shut is not knocked at without a pause.
+            if client.lost.is_empty() || Instant::now() < next_redial {
+                continue;
+            }
+            next_redial = Instant::now() + REDIAL_PAUSE;
             for index in std::mem::take(&mut client.lost) {
                 self.failures += 1;
                 client.redial(index)?;
@@ -90,5 +96,7 @@ impl Waits {
     }
 }
 
+/// Between attempts in vain.
+const REDIAL_PAUSE: Duration = Duration::from_millis(20);
 /// Who is not back by then is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
