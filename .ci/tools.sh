@@ -44,34 +44,19 @@ if ! has_cargo; then
     exit 1
 fi
 
-need_curl() {
-    command -v curl >/dev/null && return
-    if may_install; then
-        apt_install curl
-    else
-        say "The tests need curl. On Debian: sudo apt-get install curl"
-        exit 1
-    fi
-}
-
-need_browser() {
-    command -v chromium >/dev/null && command -v chromedriver >/dev/null && return
-    if may_install; then
-        apt_install chromium chromium-driver
-    else
-        say "The tests need a browser. On Debian: sudo apt-get install chromium chromium-driver"
-        exit 1
-    fi
-}
-
-need_strace() {
-    command -v strace >/dev/null && return
-    if may_install; then
-        apt_install strace
-    else
-        say "The tests need strace. On Debian: sudo apt-get install strace"
-        exit 1
-    fi
+# need "COMMANDS" PACKAGES...: installs the packages where one of the commands is missing.
+need() {
+    commands=$1
+    shift
+    for command in $commands; do
+        command -v "$command" >/dev/null && continue
+        if may_install; then
+            apt_install "$@"
+        else
+            say "The tests need $command. On Debian: sudo apt-get install $*"
+            exit 1
+        fi
+    done
 }
 
 # fanfare bench measures these two beside the gateway, as children of its own: their packages must

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{RequestBuilder, Response, StatusCode};
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -135,6 +136,16 @@ impl Subscriber {
             Message::Text(text) => text.to_string(),
             other => panic!("no text came but {other:?}"),
         }
+    }
+
+    /// Reads so many events: the numbers that are their data, as they came.
+    pub async fn hear_numbers(&mut self, count: usize) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        for _ in 0..count {
+            let event: Value = serde_json::from_str(&self.hear().await).unwrap();
+            numbers.push(event["data"].as_u64().unwrap());
+        }
+        numbers
     }
 
     /// The next message, but for pings, which must not make the wait for it any longer.

@@ -33,18 +33,8 @@ async fn expect_200(mut publishing: JoinSet<(u64, u16, String)>) {
     }
 }
 
-/// Reads so many events: their numbers, as they came.
-async fn hear_numbers(subscriber: &mut Subscriber, count: usize) -> Vec<u64> {
-    let mut numbers = Vec::new();
-    for _ in 0..count {
-        let event: Value = serde_json::from_str(&subscriber.hear().await).unwrap();
-        numbers.push(event["data"].as_u64().unwrap());
-    }
-    numbers
-}
-
 async fn expect_each_once(subscriber: &mut Subscriber, numbers: std::ops::Range<u64>) {
-    let heard = hear_numbers(subscriber, numbers.clone().count()).await;
+    let heard = subscriber.hear_numbers(numbers.clone().count()).await;
     let set: BTreeSet<u64> = heard.iter().copied().collect();
     assert_eq!(set.len(), heard.len(), "twice: {heard:?}");
     assert_eq!(set, numbers.collect());
@@ -230,7 +220,7 @@ async fn when_broadcast_is_killed_no_200_is_false() {
     let gateway = house.open();
     let mut subscriber = Subscriber::subscribe(&gateway.broadcast, &["a"]).await;
     fire(&gateway, "a", "0").await;
-    assert_eq!(hear_numbers(&mut subscriber, 1).await, [0]);
+    assert_eq!(subscriber.hear_numbers(1).await, [0]);
     let Gateway { listen, broadcast, house } = gateway;
     broadcast.signal(Signal::STOP);
     let gateway = Gateway { listen, broadcast, house };

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::Value;
 
 use crate::client::{Subscriber, fire};
 use crate::gateway::{Gateway, House, TOKEN};
@@ -26,15 +25,6 @@ async fn read_answers(wire: &mut Wire, count: usize) -> Vec<(String, String)> {
 
 fn is_ok((status, body): &(String, String)) -> bool {
     status == "200" && body == r#"{"code":"OK"}"#
-}
-
-async fn hear_numbers(subscriber: &mut Subscriber, count: usize) -> Vec<u64> {
-    let mut numbers = Vec::new();
-    for _ in 0..count {
-        let event: Value = serde_json::from_str(&subscriber.hear().await).unwrap();
-        numbers.push(event["data"].as_u64().unwrap());
-    }
-    numbers
 }
 
 #[tokio::test]
@@ -60,7 +50,7 @@ async fn events_that_come_at_once_are_answered_and_delivered_in_their_order() {
         let (head, _) = wire.read_answer().await;
         assert!(head.starts_with("HTTP/1.1 200 ") && !head.contains("connection"), "{head}");
     }
-    let numbers = hear_numbers(&mut subscriber, 1050).await;
+    let numbers = subscriber.hear_numbers(1050).await;
     assert_eq!(numbers, (0..1050).collect::<Vec<_>>());
 }
 
@@ -79,7 +69,7 @@ async fn events_of_one_connection_are_under_way_together() {
     .await;
     gateway.broadcast.signal(Signal::CONT);
     assert!(read_answers(&mut wire, 50).await.iter().all(is_ok));
-    assert_eq!(hear_numbers(&mut subscriber, 50).await, (0..50).collect::<Vec<_>>());
+    assert_eq!(subscriber.hear_numbers(50).await, (0..50).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -105,7 +95,7 @@ async fn a_fault_among_events_that_come_at_once_is_answered_in_its_place() {
                 assert!(is_ok(answer), "{request}: {at}: {answer:?}");
             }
         }
-        assert_eq!(hear_numbers(&mut subscriber, 30).await, (0..30).collect::<Vec<_>>());
+        assert_eq!(subscriber.hear_numbers(30).await, (0..30).collect::<Vec<_>>());
     }
 }
 
