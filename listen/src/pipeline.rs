@@ -226,17 +226,8 @@ impl Pipeline {
 
     /// Answers the first ones that are decided.
     fn collect(&mut self, cx: &mut Context<'_>) {
-        while let Some(first) = self.underway.front_mut() {
-            let published = match first {
-                Taken::Sent(publication) => match Pin::new(publication).poll(cx) {
-                    Poll::Ready(published) => published.map(|_| ()),
-                    Poll::Pending => return,
-                },
-                Taken::Refused(error) => Err(error.clone()),
-            };
-            self.underway.pop_front();
-            self.guard.note_answer();
-            self.last_active = Instant::now();
+        let mut has_answered = false;
+        while let Some(published) = self.take_decided(cx) {
             let is_last = self.underway.is_empty()
                 && self.read.is_empty()
                 && self.inputs.occupancy.is_draining();
@@ -250,10 +241,29 @@ impl Pipeline {
                     self.answers.refuse(refusal, is_last);
                 }
             }
+            self.guard.note_answer();
+            has_answered = true;
             if is_last {
                 self.intake = Intake::Ended;
             }
         }
+        // Once for all of them.
+        if has_answered {
+            self.last_active = Instant::now();
+        }
+    }
+
+    /// Takes out the first one, if it is decided.
+    fn take_decided(&mut self, cx: &mut Context<'_>) -> Option<Result<(), PublishError>> {
+        let published = match self.underway.front_mut()? {
+            Taken::Sent(publication) => match Pin::new(publication).poll(cx) {
+                Poll::Ready(published) => published.map(|_| ()),
+                Poll::Pending => return None,
+            },
+            Taken::Refused(error) => Err(error.clone()),
+        };
+        self.underway.pop_front();
+        Some(published)
     }
 
     /// Whether there was nothing to do for too long.

@@ -36,15 +36,15 @@ impl Answers {
 
     /// An event was refused.
     pub(super) fn refuse(&mut self, refusal: HttpResponse, is_last: bool) {
-        let status = refusal.status();
-        let headers = refusal.headers().clone();
-        let body = refusal.into_body().try_into_bytes().unwrap_or_default();
+        let (refusal, body) = refusal.into_parts();
+        let (status, headers) = (refusal.status(), refusal.headers());
+        let body = body.try_into_bytes().unwrap_or_default();
         self.out.put_slice(b"HTTP/1.1 ");
         self.out.put_slice(status.as_str().as_bytes());
         self.out.put_slice(b" ");
         self.out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
         self.end_head(body.len(), is_last);
-        for (name, value) in &headers {
+        for (name, value) in headers {
             self.out.put_slice(name.as_str().as_bytes());
             self.out.put_slice(b": ");
             self.out.put_slice(value.as_bytes());
