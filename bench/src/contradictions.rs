@@ -99,11 +99,18 @@ const OURS: [&str; 10] = [
     "TOKENS_FILE",
 ];
 /// All others that the two processes have.
-const KNOWN: [&str; 24] = [
+const KNOWN: [&str; 31] = [
     "ALLOWED_ORIGINS",
     "DRAIN_TIMEOUT",
     "DURABILITY",
     "INIT_TIMEOUT",
+    "JWT_AUDIENCE",
+    "JWT_DEFAULT_PUBLISH",
+    "JWT_DEFAULT_SUBSCRIBE",
+    "JWT_ISSUER",
+    "JWT_KEYS_FILE",
+    "JWT_REQUIRE_EXP",
+    "JWT_SECRET_FILE",
     "LINK_GROUP",
     "LINK_UIDS",
     "LOG_CACHE_BYTES",

@@ -15,11 +15,11 @@ use broadcast::cursor::Epoch;
 use broadcast::hub::Hub;
 use broadcast::outbox::Outbox;
 use broadcast::outputs::FORMATS;
-use broadcast::outputs::websocket::native;
+use broadcast::outputs::native::rules;
 use broadcast::publication::{Placed, Publication};
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use shared::event::{Event, EventType, Json, Time};
+use shared::event::{Data, Event, EventType, Json, Time};
 use shared::memory::Memory;
 use shared::pattern::Pattern;
 
@@ -31,12 +31,13 @@ fn event(event_type: &str) -> Event {
     let data = format!(r#"{{"order":4711,"padding":"{}"}}"#, "x".repeat(200));
     Event {
         event_type: EventType::parse(event_type.to_owned()).unwrap(),
-        data: Some(Json::from_checked(Bytes::from(data))),
+        data: Some(Data::Json(Json::from_checked(Bytes::from(data)))),
         id: "01935a5e-3c1b-7000-8000-000000000000".into(),
         source: "/shop/orders".into(),
         subject: None,
         time: Time::parse("2026-11-21T12:00:00.000000Z").unwrap(),
         publisher: "shop".into(),
+        attributes: None,
     }
 }
 
@@ -81,7 +82,7 @@ fn hub(sessions: usize, memory: &Arc<Memory>) -> (Hub, Vec<Rc<Outbox>>) {
     let mut outboxes = Vec::new();
     for number in 0..sessions {
         let outbox = Rc::new(Outbox::new(usize::MAX, memory));
-        let id = hub.enter(Rc::clone(&outbox), &native::PLAIN);
+        let id = hub.enter(Rc::clone(&outbox), &rules::PLAIN);
         let text = if number % 10 == 0 { "shop.>".to_owned() } else { type_of(number) };
         hub.subscribe(id, &pattern(&text));
         outboxes.push(outbox);

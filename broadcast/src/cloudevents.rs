@@ -1,15 +1,14 @@
 //! An event as CloudEvents JSON (WIRE §3.3; CloudEvents 1.0.2, JSON event format §3).
 
-use shared::event::Time;
+use shared::cloudevents::{CURSOR, begin};
+use shared::event::{JSON, Time};
+use shared::json::{push_member, push_name};
 
 use crate::cursor::Epoch;
 use crate::publication::Placed;
 
 /// WIRE §3.2: the type of an event that tells of a gap.
 pub const GAP: &str = "gateway.gap";
-
-/// What the data of a native event are.
-const JSON: &str = "application/json";
 
 /// Whether the place goes with the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,39 +21,23 @@ pub enum Extension {
 
 /// Appends an event as a JSON object; `data` are the publisher's own bytes.
 pub fn encode(placed: &Placed<'_>, extension: Extension, out: &mut Vec<u8>) {
-    let event = placed.event;
-    out.extend_from_slice(br#"{"specversion":"1.0""#);
-    push_member("id", &event.id, out);
-    push_member("source", &event.source, out);
-    push_member("type", event.event_type.as_str(), out);
-    if let Some(subject) = &event.subject {
-        push_member("subject", subject, out);
-    }
-    push_member("time", event.time.as_str(), out);
-    if extension == Extension::Cursor {
-        push_member("cursor", &placed.cursor().to_string(), out);
-    }
-    if let Some(data) = &event.data {
-        push_member("datacontenttype", JSON, out);
-        out.extend_from_slice(br#","data":"#);
-        out.extend_from_slice(data.as_bytes());
-    }
-    out.push(b'}');
+    let cursor = (extension == Extension::Cursor).then(|| placed.cursor().to_string());
+    shared::cloudevents::encode(placed.event, cursor.as_deref(), out);
 }
 
-/// Appends an event of our own that tells of a gap: what follows begins behind `place`.
-pub fn encode_gap(epoch: &Epoch, place: u64, earliest: u64, out: &mut Vec<u8>) {
+/// An event of our own that tells of a gap: what follows begins behind `place`.
+pub fn gap(epoch: &Epoch, place: u64, earliest: u64) -> String {
     let (place, earliest) = (epoch.at(place).to_string(), epoch.at(earliest).to_string());
-    out.extend_from_slice(br#"{"specversion":"1.0""#);
-    push_member("id", &format!("gap-{place}"), out);
-    push_member("source", "/gateway", out);
-    push_member("type", GAP, out);
-    push_member("time", Time::now().as_str(), out);
-    push_member("cursor", &place, out);
-    push_member("datacontenttype", JSON, out);
-    out.extend_from_slice(br#","data":"#);
-    push_gap(&earliest, out);
+    let mut out = Vec::new();
+    begin(&format!("gap-{place}"), "/gateway", GAP, &mut out);
+    push_member("time", Time::now().as_str(), &mut out);
+    push_member(CURSOR, &place, &mut out);
+    push_member("datacontenttype", JSON, &mut out);
+    push_name("data", &mut out);
+    push_gap(&earliest, &mut out);
     out.push(b'}');
+    // All of it is text.
+    String::from_utf8(out).unwrap_or_default()
 }
 
 /// Appends what there is to say of a gap.
@@ -62,20 +45,6 @@ pub fn push_gap(earliest: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(br#"{"recovered":false"#);
     push_member("earliest", earliest, out);
     out.push(b'}');
-}
-
-/// Appends a comma, a name that needs no escapes, and a string.
-pub fn push_member(name: &str, value: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-    push_string(value, out);
-}
-
-/// Appends a JSON string.
-pub fn push_string(value: &str, out: &mut Vec<u8>) {
-    // Writing into memory does not fail, and a string has no key that is none.
-    let _ = serde_json::to_writer(&mut *out, value);
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub enum Disconnect {
     Protocol,
     /// A text message was not UTF-8.
     NotUtf8,
+    /// A message that cannot be read, where Phoenix would crash.
+    Unreadable,
     /// We failed.
     Internal,
 }
@@ -50,6 +52,7 @@ impl Disconnect {
             Self::Forbidden => (4403, "forbidden"),
             Self::Protocol => (1002, "protocol error"),
             Self::NotUtf8 => (1007, "not UTF-8"),
+            Self::Unreadable => (1011, "unreadable message"),
             Self::Internal => (1011, "internal error"),
         }
     }

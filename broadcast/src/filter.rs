@@ -24,6 +24,10 @@ pub struct Narrow {
     pub sources: Vec<SourceRule>,
     /// A subject.
     pub subject: Option<ByteString>,
+    /// No types that begin so: their events would mean something else on this wire.
+    pub spared: Option<&'static str>,
+    /// The types are names of channels, too: who publishes to one is heard by its name (WIRE §5).
+    pub is_by_channel: bool,
 }
 
 /// A source that is wanted.
@@ -55,13 +59,14 @@ impl SourceRule {
 impl Narrow {
     /// Whether it lets everything pass.
     pub fn is_open(&self) -> bool {
-        self.sources.is_empty() && self.subject.is_none()
+        self.sources.is_empty() && self.subject.is_none() && self.spared.is_none()
     }
 
     /// Whether an event of a wanted type is wanted.
     pub fn admits(&self, event: &Event) -> bool {
         self.admits_source(&event.source)
             && (self.subject.is_none() || self.subject == event.subject)
+            && !self.spared.is_some_and(|start| event.event_type.as_str().starts_with(start))
     }
 
     fn admits_source(&self, source: &str) -> bool {
@@ -100,13 +105,15 @@ impl Filter {
 
     /// Whether the event of an offset is wanted.
     pub fn admits(&self, offset: u64, event: &Event) -> bool {
-        self.wants_from(event.event_type.as_str()).is_some_and(|after| offset > after)
+        let is_wanted = |name: &str| self.wants_from(name).is_some_and(|after| offset > after);
+        let is_named = |event: &Event| event.channels().iter().any(|it| is_wanted(it.as_str()));
+        (is_wanted(event.event_type.as_str()) || (self.narrow.is_by_channel && is_named(event)))
             && self.narrow.admits(event)
     }
 
     /// Whether any event of a type may be wanted.
     pub fn may_want_type(&self, event_type: &str) -> bool {
-        self.wants_from(event_type).is_some()
+        self.narrow.is_by_channel || self.wants_from(event_type).is_some()
     }
 
     /// Whether any event of a source may be wanted.
@@ -116,7 +123,8 @@ impl Filter {
 
     /// Whether an index of types tells anything: one who wants them all need not look.
     pub fn wants_all_types(&self) -> bool {
-        self.wild.iter().any(|(pattern, after)| pattern.as_str() == ">" && *after == 0)
+        self.narrow.is_by_channel
+            || self.wild.iter().any(|(pattern, after)| pattern.as_str() == ">" && *after == 0)
     }
 
     /// The offset behind which a type is wanted, if it is.
@@ -154,6 +162,7 @@ mod tests {
         let narrow = |sources: &[&str], subject: Option<&str>| Narrow {
             sources: sources.iter().map(|it| SourceRule::parse(it)).collect(),
             subject: subject.map(Into::into),
+            ..Narrow::default()
         };
         let event = Event { subject: Some("s".into()), ..event("a", "1") };
         let table = [

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use shared::event::Event;
+use shared::event::{Event, EventType};
 use shared::pattern::Pattern;
 use slab::Slab;
 
@@ -37,8 +37,9 @@ impl SessionId {
 #[derive(Debug, Default)]
 pub struct Hub {
     subscribers: Slab<Subscriber>,
-    exact: HashMap<ByteString, Vec<SessionId>>,
-    wild: PatternTree,
+    types: Index,
+    /// Who also hears what is published to a channel of that name (WIRE §5).
+    channels: Index,
     due: Vec<SessionId>,
     deliveries: u64,
     interest: Arc<Interest>,
@@ -46,11 +47,22 @@ pub struct Hub {
     position: u64,
 }
 
+/// Who is subscribed, by pattern.
+#[derive(Debug, Default)]
+struct Index {
+    exact: HashMap<ByteString, Vec<SessionId>>,
+    wild: PatternTree,
+}
+
 #[derive(Debug)]
 struct Subscriber {
     outbox: Rc<Outbox>,
+    /// Who is told that there is something in the outbox: mostly itself.
+    owner: SessionId,
     /// How its events are written; a watcher has none, for it is only told that there are some.
     format: Option<&'static Format>,
+    /// How those are written that it hears by a channel.
+    channel_format: Option<&'static Format>,
     /// The place after the last event that was offered: each event is offered once, however many
     /// patterns match it.
     next_offset: u64,
@@ -77,8 +89,39 @@ impl Hub {
 
     fn insert(&mut self, outbox: Rc<Outbox>, format: Option<&'static Format>) -> SessionId {
         let _fatal = Fatal("the hub");
-        let subscriber = Subscriber { outbox, format, next_offset: 0, is_due: false, narrow: None };
-        SessionId(self.subscribers.insert(subscriber))
+        let entry = self.subscribers.vacant_entry();
+        let id = SessionId(entry.key());
+        entry.insert(Subscriber {
+            outbox,
+            owner: id,
+            format,
+            channel_format: None,
+            next_offset: 0,
+            is_due: false,
+            narrow: None,
+        });
+        id
+    }
+
+    /// Takes in another subscriber with the same outbox as its owner, who is due in its place.
+    pub fn enter_beside(
+        &mut self,
+        owner: SessionId,
+        outbox: Rc<Outbox>,
+        format: &'static Format,
+    ) -> SessionId {
+        let id = self.insert(outbox, Some(format));
+        if let Some(subscriber) = self.subscribers.get_mut(id.0) {
+            subscriber.owner = owner;
+        }
+        id
+    }
+
+    /// How a session gets the events that it hears by a channel.
+    pub fn set_channel_format(&mut self, id: SessionId, format: &'static Format) {
+        if let Some(subscriber) = self.subscribers.get_mut(id.0) {
+            subscriber.channel_format = Some(format);
+        }
     }
 
     /// Another format for a session, from now on.
@@ -140,42 +183,51 @@ impl Hub {
     pub fn subscribe(&mut self, id: SessionId, pattern: &Pattern) {
         let _fatal = Fatal("the hub");
         self.attend();
-        if pattern.is_wild() {
-            self.wild.insert(pattern, id);
-        } else {
-            self.exact.entry(pattern.as_str().into()).or_default().push(id);
-        }
+        self.types.insert(pattern, id);
     }
 
     /// Takes a subscription back, which must be there.
     pub fn unsubscribe(&mut self, id: SessionId, pattern: &Pattern) {
         let _fatal = Fatal("the hub");
         self.neglect();
-        if pattern.is_wild() {
-            self.wild.remove(pattern, id);
-        } else if let Some(ids) = self.exact.get_mut(pattern.as_str()) {
-            take_out(ids, id);
-            if ids.is_empty() {
-                self.exact.remove(pattern.as_str());
-            }
-        }
+        self.types.remove(pattern, id);
+    }
+
+    /// Subscribes a session to what is of such a type, or is published to such a channel.
+    pub fn subscribe_channel(&mut self, id: SessionId, pattern: &Pattern) {
+        let _fatal = Fatal("the hub");
+        self.attend();
+        self.channels.insert(pattern, id);
+    }
+
+    /// Takes such a subscription back, which must be there.
+    pub fn unsubscribe_channel(&mut self, id: SessionId, pattern: &Pattern) {
+        let _fatal = Fatal("the hub");
+        self.neglect();
+        self.channels.remove(pattern, id);
     }
 
     /// Offers each event of a batch to the sessions that it matches.
     pub fn publish(&mut self, publication: &Publication) {
         let _fatal = Fatal("the hub");
-        let Self { subscribers, exact, wild, due, deliveries, position, .. } = self;
+        let Self { subscribers, types, channels, due, deliveries, position, .. } = self;
         let mut offering = Offering { subscribers, due, deliveries, publication, last: None };
         for (offset, index, event) in publication.iter() {
             let before = *offering.deliveries;
             // What is not behind the position was there before anybody here wanted anything.
             if offset > *position {
                 let event_type = event.event_type.as_str();
-                for &id in exact.get(event_type).into_iter().flatten() {
-                    offering.offer(id, offset, index, event);
+                types.for_each_match(event_type, &mut |id| {
+                    offering.offer(id, offset, index, event, false);
+                });
+                if !channels.is_bare() {
+                    let named = event.channels().iter().map(EventType::as_str);
+                    for name in std::iter::once(event_type).chain(named) {
+                        channels.for_each_match(name, &mut |id| {
+                            offering.offer(id, offset, index, event, true);
+                        });
+                    }
                 }
-                let mut offer = |id| offering.offer(id, offset, index, event);
-                wild.for_each_match(event_type, &mut offer);
             }
             if let Some(tally) = publication.tally(index) {
                 let matched = *offering.deliveries - before;
@@ -187,9 +239,10 @@ impl Hub {
 
     /// How many sessions would be offered an event of a type.
     pub fn count(&self, event_type: &str) -> u32 {
-        let mut ids: Vec<SessionId> =
-            self.exact.get(event_type).into_iter().flatten().copied().collect();
-        self.wild.for_each_match(event_type, &mut |id| ids.push(id));
+        let mut ids: Vec<SessionId> = Vec::new();
+        for index in [&self.types, &self.channels] {
+            index.for_each_match(event_type, &mut |id| ids.push(id));
+        }
         ids.retain(|id| self.subscribers.get(id.0).is_some_and(|it| it.format.is_some()));
         ids.sort_unstable();
         ids.dedup();
@@ -215,7 +268,39 @@ impl Hub {
     pub fn fullest(&self) -> Option<SessionId> {
         let sessions = self.subscribers.iter().filter(|(_, it)| !it.outbox.is_closed());
         let fullest = sessions.max_by_key(|(_, it)| it.outbox.bytes());
-        fullest.filter(|(_, it)| it.outbox.bytes() > 0).map(|(key, _)| SessionId(key))
+        fullest.filter(|(_, it)| it.outbox.bytes() > 0).map(|(_, it)| it.owner)
+    }
+}
+
+impl Index {
+    fn insert(&mut self, pattern: &Pattern, id: SessionId) {
+        if pattern.is_wild() {
+            self.wild.insert(pattern, id);
+        } else {
+            self.exact.entry(pattern.as_str().into()).or_default().push(id);
+        }
+    }
+
+    fn remove(&mut self, pattern: &Pattern, id: SessionId) {
+        if pattern.is_wild() {
+            self.wild.remove(pattern, id);
+        } else if let Some(ids) = self.exact.get_mut(pattern.as_str()) {
+            take_out(ids, id);
+            if ids.is_empty() {
+                self.exact.remove(pattern.as_str());
+            }
+        }
+    }
+
+    fn is_bare(&self) -> bool {
+        self.exact.is_empty() && self.wild.is_bare()
+    }
+
+    /// Calls `visit` for each session with a pattern that matches; more than once for one that has
+    /// several.
+    fn for_each_match(&self, name: &str, visit: &mut impl FnMut(SessionId)) {
+        self.exact.get(name).into_iter().flatten().for_each(|&id| visit(id));
+        self.wild.for_each_match(name, visit);
     }
 }
 
@@ -224,15 +309,6 @@ impl Hub {
 fn take_out(ids: &mut Vec<SessionId>, id: SessionId) {
     if let Some(at) = ids.iter().position(|other| *other == id) {
         ids.swap_remove(at);
-    }
-}
-
-impl Subscriber {
-    fn mark_due(&mut self, id: SessionId, due: &mut Vec<SessionId>) {
-        if !self.is_due {
-            self.is_due = true;
-            due.push(id);
-        }
     }
 }
 
@@ -247,7 +323,14 @@ struct Offering<'a> {
 }
 
 impl Offering<'_> {
-    fn offer(&mut self, id: SessionId, offset: u64, index: usize, event: &Event) {
+    fn offer(
+        &mut self,
+        id: SessionId,
+        offset: u64,
+        index: usize,
+        event: &Event,
+        is_by_channel: bool,
+    ) {
         let Some(subscriber) = self.subscribers.get_mut(id.0) else { return };
         if subscriber.next_offset > offset {
             return;
@@ -256,20 +339,37 @@ impl Offering<'_> {
         if subscriber.narrow.as_ref().is_some_and(|narrow| !narrow.admits(event)) {
             return;
         }
-        let Some(wanted) = subscriber.format else { return subscriber.mark_due(id, self.due) };
-        let frames = match self.last {
-            Some((format, frames)) if std::ptr::eq(format, wanted) => frames,
-            _ => {
-                let Some(frames) = self.publication.frames(wanted) else { return };
-                frames
+        let wanted = subscriber.channel_format.filter(|_| is_by_channel).or(subscriber.format);
+        if let Some(wanted) = wanted {
+            let frames = match self.last {
+                Some((format, frames)) if std::ptr::eq(format, wanted) => frames,
+                _ => {
+                    let Some(frames) = self.publication.frames(wanted) else { return };
+                    frames
+                }
+            };
+            self.last = Some((wanted, frames));
+            if subscriber.outbox.offer(frames, index).is_ok() {
+                *self.deliveries += 1;
             }
-        };
-        self.last = Some((wanted, frames));
-        if subscriber.outbox.offer(frames, index).is_ok() {
-            *self.deliveries += 1;
         }
         // An overflown one is due as well: its output must hang up.
-        subscriber.mark_due(id, self.due);
+        let owner = subscriber.owner;
+        if owner == id {
+            return subscriber.mark_due(owner, self.due);
+        }
+        if let Some(owning) = self.subscribers.get_mut(owner.0) {
+            owning.mark_due(owner, self.due);
+        }
+    }
+}
+
+impl Subscriber {
+    fn mark_due(&mut self, id: SessionId, due: &mut Vec<SessionId>) {
+        if !self.is_due {
+            self.is_due = true;
+            due.push(id);
+        }
     }
 }
 

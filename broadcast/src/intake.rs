@@ -14,6 +14,7 @@ use shared::process::StartError;
 use tokio::sync::{oneshot, watch};
 use tokio::task::LocalSet;
 
+use crate::direct;
 use crate::fatal::Fatal;
 use crate::log::keeper::Opened;
 use crate::log::{Log, Seat};
@@ -31,6 +32,8 @@ pub struct Settings {
     pub memory: Arc<Memory>,
     /// The log.
     pub opened: Opened,
+    /// Where the workers look for the way to it.
+    pub direct: direct::Opening,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// How long the senders' goodbyes may take at a stop.
@@ -86,9 +89,12 @@ impl Intake {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let (stop, stopping) = watch::channel(false);
         let (opened, is_open) = oneshot::channel();
-        let Settings { receiver, workers, memory, opened: log, metrics, patience } = settings;
+        let Settings { receiver, workers, memory, opened: log, direct, metrics, patience } =
+            settings;
         let (refused, epoch) = (metrics.turned_away.clone(), log.archive.epoch.clone());
         let (log, inbox) = Log::new(log, workers, Arc::clone(&memory), metrics);
+        // It is set once: there is one log.
+        let _ = direct.set(inbox.downgrade());
         let log = Thread::start("log", || log.run())?;
         let receiver = Thread::start("intake", move || async move {
             match Receiver::open(receiver, inbox, memory, refused, epoch).await {

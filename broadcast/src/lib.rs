@@ -33,7 +33,8 @@ use crate::interest::Interest;
 use crate::log::keeper::{self, Opened};
 use crate::log::{Feed, QUEUE_BATCHES_MAX, Seat};
 use crate::metrics::Metrics;
-use crate::outputs::{Outputs, websocket};
+use crate::origins::Origins;
+use crate::outputs::Outputs;
 use crate::worker::{Limits, Shared, Worker};
 
 pub mod archive;
@@ -43,14 +44,17 @@ pub mod census;
 pub mod cloudevents;
 pub mod config;
 pub mod cursor;
+pub mod direct;
 pub mod disconnect;
 pub mod fatal;
 pub mod filter;
 pub mod hub;
 pub mod intake;
 pub mod interest;
+pub mod listing;
 pub mod log;
 pub mod metrics;
+pub mod origins;
 pub mod outbox;
 pub mod outputs;
 pub mod pace;
@@ -61,6 +65,7 @@ pub mod refusal;
 pub mod session;
 pub mod subscription;
 pub mod tickets;
+pub mod websocket;
 pub mod worker;
 
 /// Runs the process until it has stopped.
@@ -135,7 +140,7 @@ struct Parts {
     config: Arc<Config>,
     shared: Shared,
     common_metrics: Arc<Common>,
-    allowed_origins: Arc<[String]>,
+    origins: Origins,
     trusted_proxies: Arc<[Network]>,
 }
 
@@ -167,11 +172,12 @@ impl Parts {
             memory: Arc::clone(&memory),
             archive: Arc::clone(&opened.archive),
             tickets: Arc::clone(&opened.tickets),
+            log: Arc::default(),
         };
         Self {
             shared,
             common_metrics: Arc::new(Common::register(registry, files, memory)),
-            allowed_origins: config.allowed_origins.0.as_slice().into(),
+            origins: Origins { allowed: config.allowed_origins.0.as_slice().into() },
             trusted_proxies: config.common.trusted_proxies.0.as_slice().into(),
             config: Arc::new(config),
         }
@@ -209,7 +215,7 @@ impl Parts {
     }
 
     fn intake(&self, workers: Vec<Seat>, opened: Opened) -> intake::Settings {
-        let Shared { memory, metrics, .. } = &self.shared;
+        let Shared { memory, metrics, log, .. } = &self.shared;
         let receiver = receiver::Settings {
             address: self.config.common.link.clone(),
             group: self.config.link_group,
@@ -221,6 +227,7 @@ impl Parts {
             workers,
             memory: Arc::clone(memory),
             opened,
+            direct: Arc::clone(log),
             metrics: Arc::clone(metrics),
             patience: self.config.common.drain_timeout / 2,
         }
@@ -240,7 +247,7 @@ impl Parts {
             let worker = Worker::new(parts.shared.clone(), interest.unwrap_or_default(), delivered);
             let outputs = web::Data::new(Outputs {
                 worker: Rc::clone(&worker),
-                allowed_origins: Arc::clone(&parts.allowed_origins),
+                origins: parts.origins.clone(),
                 trusted_proxies: Arc::clone(&parts.trusted_proxies),
                 occupancy,
             });

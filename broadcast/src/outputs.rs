@@ -6,41 +6,45 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix_http::ConnectionType;
-use actix_web::http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, HeaderValue, ORIGIN, VARY,
-};
+use actix_web::http::header::{AUTHORIZATION, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use shared::address::Network;
 use shared::credentials::Credentials;
+use shared::documents;
 use shared::http::{HEALTHY, client_address, is_refused, json};
 use shared::occupancy::Occupancy;
 use shared::principal::Principal;
 
 use crate::census::Place;
 use crate::disconnect::Disconnect;
+use crate::origins::Origins;
 use crate::outputs::events::page::PageError;
-use crate::outputs::events::{Query, QueryError, page, sse};
-use crate::outputs::websocket::{Asked, native};
+use crate::outputs::events::{Query, QueryError, page, socket, sse};
+use crate::outputs::native::rules;
 use crate::publication::Format;
 use crate::refusal::Refusal;
 use crate::tickets::{Claim, TicketError};
+use crate::websocket::dialect::Begin;
+use crate::websocket::{self, CanUpgrade, formats};
 use crate::worker::Worker;
 
 pub mod events;
+pub mod native;
+pub mod phoenix;
 pub mod tickets;
-pub mod websocket;
 
 /// Every format in which events are written.
-pub static FORMATS: [&Format; 6] = [
-    &native::PLAIN,
-    &native::WITH_CURSOR,
-    &native::CLOUDEVENTS,
-    &native::CLOUDEVENTS_WITH_CURSOR,
+pub static FORMATS: [&Format; 8] = [
+    &rules::PLAIN,
+    &rules::WITH_CURSOR,
+    &formats::CLOUDEVENTS,
+    &formats::CLOUDEVENTS_WITH_CURSOR,
     &sse::DATA,
     &sse::CLOUDEVENTS,
+    &phoenix::V1,
+    &phoenix::V2,
 ];
 
 /// What one worker's ways out have in common.
@@ -48,17 +52,13 @@ pub static FORMATS: [&Format; 6] = [
 pub struct Outputs {
     /// The worker.
     pub worker: Rc<Worker>,
-    /// Web origins whose pages may come; all where it is empty.
-    pub allowed_origins: Arc<[String]>,
+    /// Whose pages may come.
+    pub origins: Origins,
     /// Proxies that are believed.
     pub trusted_proxies: Arc<[Network]>,
     /// The door's state.
     pub occupancy: Arc<Occupancy>,
 }
-
-/// Marks a request whose connection can be taken over.
-#[derive(Debug, Clone, Copy)]
-pub struct CanUpgrade;
 
 /// Answers any request. A 101 carries in its extensions what the session begins with.
 pub async fn answer(
@@ -71,7 +71,7 @@ pub async fn answer(
         Err(refusal) => outputs.refuse(refusal),
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        outputs.share(&request, &mut response);
+        outputs.origins.share(&request, &mut response);
     }
     // A 101 and a 426 name `upgrade` in Connection, as they must.
     let names_upgrade =
@@ -99,19 +99,21 @@ async fn route(
     let place = place.map_or(Behind::WebSocket, |(_, behind)| *behind);
     let is_upgrade = websocket::is_asked_for(request.headers());
     let method = request.method();
-    if place == Behind::Health && place.takes(method) {
-        return Ok(json(StatusCode::OK, HEALTHY));
+    if let Behind::Open(text) = place
+        && place.takes(method)
+    {
+        return Ok(json(StatusCode::OK, text));
     }
-    if place != Behind::Health {
+    if !matches!(place, Behind::Open(_)) {
         if outputs.worker.is_closed() {
             return Err(Refusal::Restarting);
         }
-        if place == Behind::WebSocket && !is_upgrade {
+        if place.is_socket() && !is_upgrade {
             return Err(Refusal::UpgradeRequired);
         }
-        outputs.judge_origin(request)?;
-        if method == Method::OPTIONS && place != Behind::WebSocket {
-            return outputs.preflight(request, place);
+        outputs.origins.judge(request)?;
+        if method == Method::OPTIONS && !place.is_socket() {
+            return outputs.origins.preflight(request, place.methods());
         }
     }
     if !place.takes(method) {
@@ -120,11 +122,19 @@ async fn route(
     match place {
         Behind::Tickets => tickets::give(request, outputs).await,
         Behind::Events => events(request, payload, outputs, is_upgrade).await,
-        Behind::WebSocket | Behind::Health => {
-            let shown = outputs.authenticate(request, Refusing::Upgrade).await?;
-            let (principal, claim) = shown.map(|it| (it.principal, it.claim)).unzip();
-            let asked = Asked { principal, claim: claim.flatten(), subscription: None };
-            websocket::upgrade(request, payload, outputs, asked).await
+        Behind::WebSocket | Behind::Open(_) => {
+            let (principal, claim) = outputs.shown(request).await?;
+            // The 2018 service echoed whatever came first.
+            let subprotocol = websocket::offered(request.headers()).next();
+            let begin = native::begin(principal);
+            outputs.upgrade(request, payload, claim, subprotocol, begin).await
+        }
+        Behind::Phoenix => {
+            let asked = phoenix::Asked::read(request).ok_or(Refusal::Forbidden)?;
+            let (principal, claim) = outputs.shown(request).await?;
+            let subprotocol = asked.subprotocol;
+            let begin = phoenix::begin(asked, principal);
+            outputs.upgrade(request, payload, claim, subprotocol, begin).await
         }
     }
 }
@@ -147,8 +157,9 @@ async fn events(
     let is_stream = is_upgrade || events::wants_sse(request.headers());
     let subscription = query.subscription(request, &principal, patterns_max, is_stream)?;
     if is_upgrade {
-        let asked = Asked { principal: Some(principal), claim, subscription: Some(subscription) };
-        return websocket::upgrade(request, payload, outputs, asked).await;
+        let subprotocol = websocket::offered(request.headers()).next();
+        let begin = socket::begin(principal, subscription);
+        return outputs.upgrade(request, payload, claim, subprotocol, begin).await;
     }
     if !is_stream {
         // A ticket is good for a stream.
@@ -172,10 +183,12 @@ async fn events(
 /// What is behind a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behind {
-    /// That we live.
-    Health,
+    /// What we tell everybody.
+    Open(&'static str),
     /// The native protocol.
     WebSocket,
+    /// Phoenix channels.
+    Phoenix,
     /// Kept and live events.
     Events,
     /// Tickets for clients that cannot set headers.
@@ -183,18 +196,29 @@ pub enum Behind {
 }
 
 /// The paths that are not the WebSocket's.
-const PLACES: &[(&str, Behind)] =
-    &[("/healthz", Behind::Health), ("/events", Behind::Events), ("/tickets", Behind::Tickets)];
+const PLACES: &[(&str, Behind)] = &[
+    ("/healthz", Behind::Open(HEALTHY)),
+    (documents::OPENAPI_PATH, Behind::Open(documents::OPENAPI)),
+    (documents::ASYNCAPI_PATH, Behind::Open(documents::ASYNCAPI)),
+    ("/events", Behind::Events),
+    ("/tickets", Behind::Tickets),
+    ("/socket/websocket", Behind::Phoenix),
+];
 
 impl Behind {
+    /// Whether there is nothing for a request without an upgrade.
+    fn is_socket(self) -> bool {
+        matches!(self, Self::WebSocket | Self::Phoenix)
+    }
+
     fn takes(self, method: &Method) -> bool {
         self.methods().split(", ").any(|it| it == method.as_str())
     }
 
     fn methods(self) -> &'static str {
         match self {
-            Self::Health => "GET, HEAD",
-            Self::WebSocket | Self::Events => "GET",
+            Self::Open(_) => "GET, HEAD",
+            Self::WebSocket | Self::Phoenix | Self::Events => "GET",
             Self::Tickets => "POST",
         }
     }
@@ -228,48 +252,27 @@ impl Refusing {
 }
 
 impl Outputs {
-    /// Only browsers send an Origin, and they let no page choose it.
-    fn judge_origin(&self, request: &HttpRequest) -> Result<(), Refusal> {
-        let mut origins = request.headers().get_all(ORIGIN);
-        let Some(origin) = origins.next().filter(|_| !self.allowed_origins.is_empty()) else {
-            return Ok(());
-        };
-        let is_allowed =
-            |allowed: &String| origin.as_bytes().eq_ignore_ascii_case(allowed.as_bytes());
-        if origins.next().is_none() && self.allowed_origins.iter().any(is_allowed) {
-            return Ok(());
-        }
-        Err(Refusal::Forbidden)
+    /// Who has shown a credential in the head of an upgrade, if one was shown.
+    async fn shown(
+        &self,
+        request: &HttpRequest,
+    ) -> Result<(Option<Arc<Principal>>, Option<Claim>), Refusal> {
+        let shown = self.authenticate(request, Refusing::Upgrade).await?;
+        let (principal, claim) = shown.map(|it| (it.principal, it.claim)).unzip();
+        Ok((principal, claim.flatten()))
     }
 
-    /// Answers what a browser asks before it lets a page of another origin ask (CORS).
-    fn preflight(&self, request: &HttpRequest, place: Behind) -> Result<HttpResponse, Refusal> {
-        if self.allowed_origins.is_empty() || !request.headers().contains_key(ORIGIN) {
-            return Err(Refusal::MethodNotAllowed(place.methods()));
-        }
-        let mut response = HttpResponse::new(StatusCode::NO_CONTENT);
-        let headers = response.headers_mut();
-        let methods = HeaderValue::from_static(place.methods());
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
-        let allowed = HeaderValue::from_static("Authorization, Last-Event-ID");
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
-        Ok(response)
-    }
-
-    /// Lets the pages of allowed origins read the answer. Without a list nobody's pages can.
-    fn share(&self, request: &HttpRequest, response: &mut HttpResponse) {
-        if self.allowed_origins.is_empty() {
-            return;
-        }
-        let headers = response.headers_mut();
-        headers.insert(VARY, HeaderValue::from_static("Origin"));
-        if let Some(origin) = request.headers().get(ORIGIN)
-            && self.judge_origin(request).is_ok()
-        {
-            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            let exposed = HeaderValue::from_static("Link, Gateway-Recovered, Gateway-Earliest");
-            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
-        }
+    async fn upgrade(
+        &self,
+        request: &HttpRequest,
+        payload: Payload,
+        claim: Option<Claim>,
+        subprotocol: Option<&str>,
+        begin: Begin,
+    ) -> Result<HttpResponse, Refusal> {
+        let client = client_address(request.head(), &self.trusted_proxies);
+        let asked = websocket::Asked { client, claim, subprotocol, begin };
+        websocket::upgrade(request, payload, &self.worker, asked).await
     }
 
     /// Gives a session its place, which it has shown a credential for.
@@ -361,9 +364,4 @@ impl From<PageError> for Refusal {
 fn ticket_of(query: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(query.as_bytes());
     pairs.find(|(name, _)| name == "ticket").map(|(_, ticket)| ticket.into_owned())
-}
-
-/// Marks a request as one whose connection can be taken over.
-pub fn mark_can_upgrade(request: &actix_http::Request) {
-    request.extensions_mut().insert(CanUpgrade);
 }

@@ -38,9 +38,13 @@ pub enum Slot {
     Sse,
     /// Server-Sent Events that are CloudEvents.
     SseCloudEvents,
+    /// Phoenix channels, as objects.
+    PhoenixV1,
+    /// Phoenix channels, as lists.
+    PhoenixV2,
 }
 
-const SLOTS: usize = 6;
+const SLOTS: usize = 8;
 
 /// An event and its place.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +79,8 @@ impl Format {
             Slot::CloudEventsCursor => "cloudevents-cursor",
             Slot::Sse => "sse",
             Slot::SseCloudEvents => "sse-cloudevents",
+            Slot::PhoenixV1 => "phoenix-v1",
+            Slot::PhoenixV2 => "phoenix-v2",
         }
     }
 

@@ -20,6 +20,8 @@ pub struct Session {
     principal: Arc<Principal>,
     /// Sorted. Most sessions have a handful, and there are many sessions: a tree costs too much.
     patterns: Vec<Pattern>,
+    /// Sorted. What it hears by channel as well as by type (WIRE §5).
+    channels: Vec<Pattern>,
     /// Whether the hub has them. A session that still reads the log has not joined it yet.
     is_live: bool,
 }
@@ -27,7 +29,7 @@ pub struct Session {
 impl Session {
     /// Begins with nothing subscribed.
     pub fn new(id: SessionId, principal: Arc<Principal>) -> Self {
-        Self { id, principal, patterns: Vec::new(), is_live: true }
+        Self { id, principal, patterns: Vec::new(), channels: Vec::new(), is_live: true }
     }
 
     /// Its place in the hub.
@@ -47,6 +49,9 @@ impl Session {
         for pattern in &self.patterns {
             hub.subscribe(self.id, pattern);
         }
+        for pattern in &self.channels {
+            hub.subscribe_channel(self.id, pattern);
+        }
     }
 
     /// Who it is.
@@ -59,44 +64,64 @@ impl Session {
         self.patterns.iter()
     }
 
+    /// What it hears by channel as well as by type.
+    pub fn channels(&self) -> impl Iterator<Item = &Pattern> {
+        self.channels.iter()
+    }
+
     /// How many patterns there would be with these.
     pub fn count_with<'a>(&self, added: impl Iterator<Item = &'a str>) -> usize {
-        let known: BTreeSet<&str> = self.patterns.iter().map(Pattern::as_str).collect();
-        let added: BTreeSet<&str> = added.filter(|text| !known.contains(text)).collect();
-        known.len() + added.len()
+        count(&self.patterns, added) + self.channels.len()
+    }
+
+    /// How many patterns there would be with these channels.
+    pub fn count_with_channels<'a>(&self, added: impl Iterator<Item = &'a str>) -> usize {
+        count(&self.channels, added) + self.patterns.len()
     }
 
     /// Subscribes to patterns that were found to be granted. One that is subscribed already
     /// changes nothing.
     pub fn subscribe(&mut self, patterns: Vec<Pattern>, hub: &mut Hub) {
-        for pattern in patterns {
-            if let Err(place) = self.patterns.binary_search(&pattern) {
-                if self.is_live {
-                    hub.subscribe(self.id, &pattern);
-                }
-                self.patterns.insert(place, pattern);
-            }
+        let (id, is_live) = (self.id, self.is_live);
+        for pattern in add(&mut self.patterns, patterns).filter(|_| is_live) {
+            hub.subscribe(id, &pattern);
         }
     }
 
     /// Takes exactly these patterns away.
     pub fn unsubscribe<'a>(&mut self, patterns: impl Iterator<Item = &'a Pattern>, hub: &mut Hub) {
-        for pattern in patterns {
-            if let Ok(place) = self.patterns.binary_search(pattern) {
-                if self.is_live {
-                    hub.unsubscribe(self.id, pattern);
-                }
-                self.patterns.remove(place);
-            }
+        let (id, is_live) = (self.id, self.is_live);
+        for pattern in remove(&mut self.patterns, patterns).filter(|_| is_live) {
+            hub.unsubscribe(id, pattern);
+        }
+    }
+
+    /// Subscribes to channels, as to patterns.
+    pub fn subscribe_channels(&mut self, channels: Vec<Pattern>, hub: &mut Hub) {
+        let (id, is_live) = (self.id, self.is_live);
+        for pattern in add(&mut self.channels, channels).filter(|_| is_live) {
+            hub.subscribe_channel(id, &pattern);
+        }
+    }
+
+    /// Takes exactly these channels away.
+    pub fn unsubscribe_channels<'a>(
+        &mut self,
+        channels: impl Iterator<Item = &'a Pattern>,
+        hub: &mut Hub,
+    ) {
+        let (id, is_live) = (self.id, self.is_live);
+        for pattern in remove(&mut self.channels, channels).filter(|_| is_live) {
+            hub.unsubscribe_channel(id, pattern);
         }
     }
 
     /// Takes all subscriptions away.
     pub fn unsubscribe_all(&mut self, hub: &mut Hub) {
-        for pattern in self.patterns.drain(..) {
-            if self.is_live {
-                hub.unsubscribe(self.id, &pattern);
-            }
+        let (patterns, channels) = (self.patterns.drain(..), self.channels.drain(..));
+        if self.is_live {
+            patterns.for_each(|pattern| hub.unsubscribe(self.id, &pattern));
+            channels.for_each(|pattern| hub.unsubscribe_channel(self.id, &pattern));
         }
     }
 
@@ -104,9 +129,12 @@ impl Session {
     #[must_use = "the session may have to end"]
     pub fn renew(&mut self, principal: Arc<Principal>) -> Option<Disconnect> {
         self.principal = principal;
-        let is_covered =
-            self.patterns.iter().all(|pattern| self.principal.grant.may_subscribe(pattern));
+        let is_covered = self.wanted().all(|pattern| self.principal.grant.may_subscribe(pattern));
         (!is_covered).then_some(Disconnect::Forbidden)
+    }
+
+    fn wanted(&self) -> impl Iterator<Item = &Pattern> {
+        self.patterns.iter().chain(&self.channels)
     }
 
     /// Judges the session by another table of tokens.
@@ -126,6 +154,32 @@ impl Session {
     pub fn expire(&self, now: Timestamp) -> Option<Disconnect> {
         self.principal.is_expired(now).then_some(Disconnect::TokenExpired)
     }
+}
+
+/// How many there would be with these.
+fn count<'a>(known: &[Pattern], added: impl Iterator<Item = &'a str>) -> usize {
+    let known: BTreeSet<&str> = known.iter().map(Pattern::as_str).collect();
+    let added: BTreeSet<&str> = added.filter(|text| !known.contains(text)).collect();
+    known.len() + added.len()
+}
+
+/// Puts in what is not there; gives back what is new.
+fn add(known: &mut Vec<Pattern>, patterns: Vec<Pattern>) -> impl Iterator<Item = Pattern> {
+    patterns.into_iter().filter(|pattern| {
+        let place = known.binary_search(pattern);
+        place.map_err(|place| known.insert(place, pattern.clone())).is_err()
+    })
+}
+
+/// Takes out what is there; gives back what was.
+fn remove<'a>(
+    known: &mut Vec<Pattern>,
+    patterns: impl Iterator<Item = &'a Pattern>,
+) -> impl Iterator<Item = &'a Pattern> {
+    patterns.filter(|pattern| {
+        let place = known.binary_search(pattern);
+        place.map(|place| known.remove(place)).is_ok()
+    })
 }
 
 #[cfg(test)]

@@ -8,19 +8,20 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rusqlite::{Connection, params};
 use shared::credentials::Digest;
 use shared::principal::Principal;
 use shared::tokens::Tokens;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::fatal::Fatal;
 use crate::log::store::StoreError;
+use crate::tickets::clerk::{Change, What};
+
+mod bearer;
+mod clerk;
 
 /// The database's name in the folder of kept events.
 pub const NAME: &str = "tickets.sqlite";
@@ -28,8 +29,6 @@ pub const NAME: &str = "tickets.sqlite";
 const UNOPENED_MAX: Duration = Duration::from_secs(30);
 /// Tickets that are remembered; beyond it the oldest is forgotten.
 const TICKETS_MAX: usize = 100_000;
-/// Changes that wait to be written; beyond it those who want a ticket wait.
-const QUEUE_MAX: usize = 256;
 /// Random bytes of a ticket.
 const SECRET_BYTES: usize = 32;
 
@@ -54,12 +53,38 @@ struct Known {
 
 #[derive(Debug)]
 struct Ticket {
-    token: Option<Digest>,
+    owner: Owner,
     use_of: Use,
     /// Its number in the order of use.
     number: u64,
     /// Counts the openings of its stream: only the last one counts.
     openings: Arc<AtomicU64>,
+}
+
+/// Whose a ticket is.
+#[derive(Debug, Clone)]
+enum Owner {
+    /// Of who has the token with this digest; of `anonymous` without one.
+    Token(Option<Digest>),
+    /// Of who has shown a signed token: nobody has a list of those.
+    Bearer(Arc<Principal>),
+}
+
+impl Owner {
+    fn of(principal: &Arc<Principal>) -> Self {
+        match principal.key {
+            Some(_) => Self::Bearer(Arc::clone(principal)),
+            None => Self::Token(principal.digest),
+        }
+    }
+
+    /// Who that is now, if anybody.
+    fn principal(&self, tokens: &Tokens) -> Option<Arc<Principal>> {
+        match self {
+            Self::Token(digest) => tokens.principal_of(digest.as_ref()),
+            Self::Bearer(principal) => tokens.judge_again(principal),
+        }
+    }
 }
 
 /// What became of a ticket.
@@ -93,19 +118,6 @@ pub struct Claim {
     stream: Digest,
 }
 
-#[derive(Debug)]
-struct Change {
-    what: What,
-    done: oneshot::Sender<()>,
-}
-
-#[derive(Debug)]
-enum What {
-    Give(Digest, Option<Digest>),
-    Open(Claim),
-    Forget(Vec<Digest>),
-}
-
 /// Why a ticket does not admit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TicketError {
@@ -129,19 +141,7 @@ impl Tickets {
     ///
     /// The file is damaged, or cannot be written.
     pub fn open(path: &Path) -> Result<Arc<Self>, StoreError> {
-        let connection = Connection::open(path)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "NORMAL")?;
-        connection.execute_batch(
-            "CREATE TABLE IF NOT EXISTS tickets (
-                number INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, token BLOB, stream BLOB
-            ) STRICT",
-        )?;
-        let known = read(&connection)?;
-        let (clerk, changes) = mpsc::channel(QUEUE_MAX);
-        let thread = thread::Builder::new().name("tickets".to_owned());
-        let started = thread.spawn(move || keep(&connection, changes));
-        started.map_err(|error| StoreError::System(error.to_string()))?;
+        let (known, clerk) = clerk::start(path)?;
         Ok(Arc::new(Self { known: Mutex::new(known), clerk: Some(clerk) }))
     }
 
@@ -154,7 +154,11 @@ impl Tickets {
     /// # Errors
     ///
     /// The system has no randomness.
-    pub async fn give(&self, principal: &Principal, now: Instant) -> Result<String, StoreError> {
+    pub async fn give(
+        &self,
+        principal: &Arc<Principal>,
+        now: Instant,
+    ) -> Result<String, StoreError> {
         let mut secret = [0; SECRET_BYTES];
         let filled = rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty());
         if filled != Ok(SECRET_BYTES) {
@@ -162,11 +166,12 @@ impl Tickets {
         }
         let text = URL_SAFE_NO_PAD.encode(secret);
         let digest = Digest::of(&text);
-        let forgotten = self.known().give(digest, principal.digest, Use::WaitsSince(now), now);
+        let owner = Owner::of(principal);
+        let forgotten = self.known().give(digest, owner.clone(), Use::WaitsSince(now), now);
         if !forgotten.is_empty() {
             self.note(What::Forget(forgotten)).await;
         }
-        self.note(What::Give(digest, principal.digest)).await;
+        self.note(What::Give(digest, owner)).await;
         Ok(text)
     }
 
@@ -211,13 +216,7 @@ impl Tickets {
 
 impl Known {
     /// Takes a ticket in; gives those that had to go: for their time is over, or for it.
-    fn give(
-        &mut self,
-        digest: Digest,
-        token: Option<Digest>,
-        use_of: Use,
-        now: Instant,
-    ) -> Vec<Digest> {
+    fn give(&mut self, digest: Digest, owner: Owner, use_of: Use, now: Instant) -> Vec<Digest> {
         let mut forgotten = Vec::new();
         while let Some(oldest) = self.waiting.front().copied() {
             let ticket = self.by_digest.get(&oldest).map(|ticket| ticket.use_of);
@@ -240,7 +239,7 @@ impl Known {
         }
         let number = self.next_number(digest);
         let openings = Arc::default();
-        self.by_digest.insert(digest, Ticket { token, use_of, number, openings });
+        self.by_digest.insert(digest, Ticket { owner, use_of, number, openings });
         forgotten
     }
 
@@ -268,8 +267,8 @@ impl Known {
             Use::Opened(opened) if opened == claim.stream => {}
             Use::WaitsSince(_) | Use::Opened(_) => return Err(TicketError::Unknown),
         }
-        let principal = tokens.principal_of(ticket.token.as_ref());
-        let principal = principal.filter(|it| !it.is_expired(jiff::Timestamp::now()));
+        let now = jiff::Timestamp::now();
+        let principal = ticket.owner.principal(tokens).filter(|it| !it.is_expired(now));
         principal.ok_or(TicketError::Withdrawn)
     }
 
@@ -285,67 +284,6 @@ impl Known {
         let opening = ticket.openings.fetch_add(1, Ordering::Relaxed) + 1;
         Some((Hold { openings: Arc::clone(&ticket.openings), opening }, is_first))
     }
-}
-
-/// Reads what was kept. A ticket that waited for its stream waits anew.
-fn read(connection: &Connection) -> Result<Known, StoreError> {
-    let mut known = Known::default();
-    let mut statement =
-        connection.prepare("SELECT digest, token, stream FROM tickets ORDER BY number")?;
-    let mut rows = statement.query([])?;
-    let now = Instant::now();
-    let mut forgotten = Vec::new();
-    while let Some(row) = rows.next()? {
-        let digest = Digest::from_bytes(row.get(0)?);
-        let token: Option<[u8; 32]> = row.get(1)?;
-        let stream: Option<[u8; 32]> = row.get(2)?;
-        let use_of = stream.map_or(Use::WaitsSince(now), |it| Use::Opened(Digest::from_bytes(it)));
-        forgotten.extend(known.give(digest, token.map(Digest::from_bytes), use_of, now));
-    }
-    delete(connection, &forgotten)?;
-    Ok(known)
-}
-
-fn delete(connection: &Connection, digests: &[Digest]) -> Result<(), rusqlite::Error> {
-    let mut delete = connection.prepare("DELETE FROM tickets WHERE digest = ?1")?;
-    digests.iter().try_for_each(|digest| delete.execute([digest.as_bytes()]).map(|_| ()))
-}
-
-/// Writes what changes, all that waits at once.
-fn keep(connection: &Connection, mut changes: mpsc::Receiver<Change>) {
-    let _fatal = Fatal("the tickets");
-    while let Some(first) = changes.blocking_recv() {
-        let mut waiting = vec![first];
-        while let Ok(next) = changes.try_recv() {
-            waiting.push(next);
-        }
-        if let Err(error) = write(connection, &waiting) {
-            log::error!("tickets cannot be kept: a restart will forget some: {error}");
-        }
-        for change in waiting {
-            // Whoever asked may have left.
-            let _ = change.done.send(());
-        }
-    }
-}
-
-fn write(connection: &Connection, changes: &[Change]) -> Result<(), rusqlite::Error> {
-    let transaction = connection.unchecked_transaction()?;
-    for Change { what, .. } in changes {
-        match what {
-            What::Give(digest, token) => {
-                let sql = "INSERT OR REPLACE INTO tickets (digest, token) VALUES (?1, ?2)";
-                let token = token.as_ref().map(Digest::as_bytes);
-                transaction.execute(sql, params![digest.as_bytes(), token])?;
-            }
-            What::Open(Claim { ticket, stream }) => {
-                let sql = "UPDATE tickets SET stream = ?2 WHERE digest = ?1";
-                transaction.execute(sql, params![ticket.as_bytes(), stream.as_bytes()])?;
-            }
-            What::Forget(digests) => delete(&transaction, digests)?,
-        }
-    }
-    transaction.commit()
 }
 
 #[cfg(test)]

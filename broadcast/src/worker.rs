@@ -10,13 +10,15 @@ use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use shared::failures::Failures;
 use shared::memory::Memory;
+use shared::publisher::Publisher;
 use shared::reload::Reloaded;
 use shared::tokens::Tokens;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, sleep};
 
 use crate::archive::Archive;
 use crate::census::Census;
+use crate::direct::{self, DirectRoad};
 use crate::disconnect::Disconnect;
 use crate::fatal::Fatal;
 use crate::hub::{Hub, SessionId};
@@ -58,6 +60,8 @@ pub struct Worker {
     is_closed: Cell<bool>,
     /// What the worker shares with the others.
     pub shared: Shared,
+    /// The gate for what its clients publish.
+    pub publisher: Publisher<DirectRoad>,
     delivered: Counter,
     scratch: RefCell<Box<[u8]>>,
 }
@@ -77,6 +81,8 @@ pub struct Shared {
     pub archive: Arc<Archive>,
     /// What admits streams whose clients cannot set headers.
     pub tickets: Arc<Tickets>,
+    /// The way to the log for what clients publish.
+    pub log: direct::Opening,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The limits of sessions.
@@ -102,7 +108,9 @@ impl Worker {
     /// A worker without sessions.
     pub fn new(shared: Shared, interest: Arc<Interest>, delivered: Counter) -> Rc<Self> {
         const SCRATCH_BYTES: usize = 16 * 1024;
+        let road = DirectRoad::new(Arc::clone(&shared.log), Arc::clone(&shared.memory));
         Rc::new(Self {
+            publisher: Publisher::new(Arc::clone(&shared.tokens), None, road),
             hub: RefCell::new(Hub::new(interest)),
             outputs: RefCell::default(),
             newcomers: RefCell::default(),
@@ -180,11 +188,12 @@ impl Worker {
         }
     }
 
-    /// Feeds the hub until the thread ends. Arms: the log has something; the tokens changed; time
-    /// to judge what expires; time to win memory back.
+    /// Feeds the hub until the thread ends. Arms: the log has something; the tokens changed, or the
+    /// keys of signed ones; time to judge what expires; time to win memory back.
     pub async fn run(self: Rc<Self>, mut feed: mpsc::Receiver<Feed>) {
         let _fatal = Fatal("a worker");
         let mut changes = self.shared.tokens.changes();
+        let mut keys = self.shared.tokens.load().bearer().map(|bearer| bearer.keys.changes());
         let mut judging = tokio::time::interval(JUDGE_EVERY);
         judging.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut due = Vec::new();
@@ -204,6 +213,7 @@ impl Worker {
                 changed = changes.changed() => if changed.is_ok() {
                     self.judge();
                 },
+                () = changed(&mut keys) => self.judge(),
                 _ = judging.tick() => self.judge_expiring(),
                 () = sleep(RELIEVE_EVERY), if self.shared.memory.is_exceeded() => self.relieve(),
             }
@@ -290,9 +300,7 @@ impl Worker {
 
     /// Judges only where there is something that can expire.
     fn judge_expiring(&self) {
-        let can_expire =
-            self.shared.tokens.load().principals().any(|principal| principal.expires.is_some());
-        if can_expire {
+        if self.shared.tokens.load().can_expire() {
             self.judge();
         }
     }
@@ -304,6 +312,16 @@ impl Worker {
             output.hang_up(Disconnect::Restarting);
         }
     }
+}
+
+/// Waits until followed files have changed, if there are any.
+async fn changed(changes: &mut Option<watch::Receiver<u64>>) {
+    if let Some(changes) = changes
+        && changes.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// What was published since the outboxes were written.

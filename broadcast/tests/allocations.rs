@@ -22,16 +22,17 @@ use broadcast::log::keeper::{Durability, Opened, Settings};
 use broadcast::log::{Feed, QUEUE_BATCHES_MAX};
 use broadcast::metrics::Metrics;
 use broadcast::outbox::Outbox;
-use broadcast::outputs::websocket::client::Client;
-use broadcast::outputs::websocket::native::Native;
-use broadcast::outputs::websocket::{Beginning, native};
+use broadcast::outputs::native;
+use broadcast::outputs::native::rules::{self, Native};
 use broadcast::publication::Publication;
 use broadcast::session::Session;
+use broadcast::websocket::Beginning;
+use broadcast::websocket::client::Client;
 use broadcast::worker::{Limits, Shared, Worker};
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
-use shared::event::{Event, EventType, Json, Time};
+use shared::event::{Data, Event, EventType, Json, Time};
 use shared::memory::Memory;
 use shared::occupancy::{Admission, Leashes, Occupancy};
 use shared::principal::Principal;
@@ -103,7 +104,8 @@ impl House {
                 taken.set_nonblocking(true).unwrap();
                 let place = self.worker.shared.census.enter(address.ip()).unwrap();
                 let principal = Some(Arc::clone(&self.principal));
-                let beginning = Beginning { place, principal, hold: None, subscription: None };
+                let begin = native::begin(principal);
+                let beginning = Beginning { place, hold: None, begin };
                 let socket = Socket::Plain(tokio::net::TcpStream::from_std(taken).unwrap());
                 let admission = self.admission();
                 let worker = Rc::clone(&self.worker);
@@ -187,12 +189,13 @@ fn shared(folder: &TempDir) -> Shared {
         frames_per_second: 100,
     };
     Shared {
-        tokens: Reloaded::follow(TokensFile::new(path)).unwrap(),
+        tokens: Reloaded::follow(TokensFile::new(path, None)).unwrap(),
         memory: Memory::new(1 << 30),
         census: Census::new(SESSIONS_MAX, None),
         failures: Arc::default(),
         archive: opened.archive,
         tickets: opened.tickets,
+        log: Arc::default(),
         metrics: Metrics::register(&mut Registry::default()),
         limits: Arc::new(limits),
     }
@@ -201,12 +204,13 @@ fn shared(folder: &TempDir) -> Shared {
 fn event() -> Event {
     Event {
         event_type: EventType::parse("a").unwrap(),
-        data: Some(Json::from_checked(Bytes::from_static(b"1"))),
+        data: Some(Data::Json(Json::from_checked(Bytes::from_static(b"1")))),
         id: "1".into(),
         source: "/test".into(),
         subject: None,
         time: Time::parse("2026-11-21T12:00:00Z").unwrap(),
         publisher: "test".into(),
+        attributes: None,
     }
 }
 
@@ -282,7 +286,7 @@ fn an_idle_session_takes_less_than_2_kib() {
     let entered = measure(|| {
         house.worker.with_hub(|hub| {
             for _ in 0..SESSIONS {
-                hub.enter(Rc::new(Outbox::new(1, &memory)), &native::PLAIN);
+                hub.enter(Rc::new(Outbox::new(1, &memory)), &rules::PLAIN);
             }
         });
     });

@@ -1,5 +1,6 @@
 //! The table of routes: path, method and credential are judged here, once for every way in.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,28 +13,37 @@ use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use prometheus_client::metrics::counter::Counter;
 use shared::address::Network;
 use shared::credentials::Credentials;
+use shared::documents;
 use shared::failures::Failures;
 use shared::http::{HEALTHY, client_address, is_refused, json, refusal, retry_after};
+use shared::link::sender::Sender;
 use shared::memory::Memory;
 use shared::occupancy::Occupancy;
 use shared::principal::Principal;
-use shared::publisher::{AdmitError, Publisher};
+use shared::publisher::{AdmitError, Identity, PublishError, Publisher};
 
+use crate::body::{self, Body, BodyError, Encoding};
 use crate::metrics::Metrics;
 
+pub mod cloudevents;
 pub mod event;
+
+/// What everybody is answered who did not ask for more.
+pub(crate) const ACCEPTED: &str = r#"{"code":"OK"}"#;
 
 /// Who may ask for what, as far as the head tells.
 enum Admitted {
-    Event(Arc<Principal>),
-    Health,
+    Publisher(Publishing, Arc<Principal>),
+    Anybody(Open),
 }
 
 /// What one worker's ways in have in common.
 #[derive(Debug)]
 pub struct Inputs {
     /// The gate.
-    pub publisher: Publisher,
+    pub publisher: Publisher<Sender>,
+    /// How many requests a second a token may make, if that is limited.
+    pub rate: Option<NonZeroU32>,
     /// The largest body, unpacked.
     pub body_bytes_max: usize,
     /// The account of bodies and queues.
@@ -50,22 +60,67 @@ pub struct Inputs {
     pub occupancy: Arc<Occupancy>,
 }
 
-/// A path, the one method it takes, and what is behind it.
+/// A path, and what is behind it.
 struct Route {
     path: &'static str,
-    method: Method,
-    handler: Handler,
+    /// By method; a GET answers HEAD, too.
+    behind: &'static [(Method, Behind)],
+    /// All of its methods.
+    allow: &'static str,
 }
 
-enum Handler {
+/// What is behind a path and a method.
+#[derive(Debug, Clone, Copy)]
+enum Behind {
+    Publishing(Publishing),
+    Open(Open),
+}
+
+/// What needs a credential.
+#[derive(Debug, Clone, Copy)]
+enum Publishing {
     Event,
+    CloudEvents,
+}
+
+/// What needs none.
+#[derive(Debug, Clone, Copy)]
+enum Open {
     Health,
+    WebHook,
+    Document(&'static str),
+}
+
+const fn get(open: Open) -> (Method, Behind) {
+    (Method::GET, Behind::Open(open))
 }
 
 /// Every path of this process.
 const ROUTES: &[Route] = &[
-    Route { path: "/event", method: Method::POST, handler: Handler::Event },
-    Route { path: "/healthz", method: Method::GET, handler: Handler::Health },
+    Route {
+        path: "/event",
+        behind: &[(Method::POST, Behind::Publishing(Publishing::Event))],
+        allow: "POST",
+    },
+    Route {
+        path: "/events",
+        behind: &[
+            (Method::POST, Behind::Publishing(Publishing::CloudEvents)),
+            (Method::OPTIONS, Behind::Open(Open::WebHook)),
+        ],
+        allow: "POST, OPTIONS",
+    },
+    Route { path: "/healthz", behind: &[get(Open::Health)], allow: "GET, HEAD" },
+    Route {
+        path: documents::OPENAPI_PATH,
+        behind: &[get(Open::Document(documents::OPENAPI))],
+        allow: "GET, HEAD",
+    },
+    Route {
+        path: documents::ASYNCAPI_PATH,
+        behind: &[get(Open::Document(documents::ASYNCAPI))],
+        allow: "GET, HEAD",
+    },
 ];
 
 /// Answers any request.
@@ -87,8 +142,15 @@ async fn route(request: &HttpRequest, payload: Payload, inputs: &Inputs) -> Http
         None => inputs.judge(request.head()).await,
     };
     match admitted {
-        Ok(Admitted::Event(principal)) => event::post(request, payload, inputs, &principal).await,
-        Ok(Admitted::Health) => json(StatusCode::OK, HEALTHY),
+        Ok(Admitted::Publisher(Publishing::Event, principal)) => {
+            event::post(request, payload, inputs, &principal).await
+        }
+        Ok(Admitted::Publisher(Publishing::CloudEvents, principal)) => {
+            cloudevents::post(request, payload, inputs, &principal).await
+        }
+        Ok(Admitted::Anybody(Open::Health)) => json(StatusCode::OK, HEALTHY),
+        Ok(Admitted::Anybody(Open::WebHook)) => cloudevents::allow_webhook(request, inputs),
+        Ok(Admitted::Anybody(Open::Document(text))) => json(StatusCode::OK, text),
         Err(response) => response,
     }
 }
@@ -123,16 +185,60 @@ impl Inputs {
         let Some(route) = find(head.uri.path()) else {
             return Err(self.refuse(StatusCode::NOT_FOUND, "NOT_FOUND"));
         };
-        let is_head = route.method == Method::GET && head.method == Method::HEAD;
-        if route.method != head.method && !is_head {
-            let mut response = self.refuse(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED");
-            let allow = if route.method == Method::GET { "GET, HEAD" } else { "POST" };
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-            return Err(response);
+        let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
+        match route.behind.iter().find(|(it, _)| it == method) {
+            None => {
+                let code = "METHOD_NOT_ALLOWED";
+                let mut response = self.refuse(StatusCode::METHOD_NOT_ALLOWED, code);
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static(route.allow));
+                Err(response)
+            }
+            Some((_, Behind::Open(open))) => Ok(Admitted::Anybody(*open)),
+            Some((_, Behind::Publishing(publishing))) => {
+                Ok(Admitted::Publisher(*publishing, self.admit(head).await?))
+            }
         }
-        match route.handler {
-            Handler::Health => Ok(Admitted::Health),
-            Handler::Event => self.admit(head).await.map(Admitted::Event),
+    }
+
+    /// Reads the body of a request, unpacked.
+    async fn read_body(
+        &self,
+        request: &HttpRequest,
+        payload: Payload,
+    ) -> Result<Body, HttpResponse> {
+        let read = match Encoding::of(request) {
+            Ok(encoding) => {
+                body::read(request, payload, encoding, self.body_bytes_max, &self.memory).await
+            }
+            Err(error) => Err(error),
+        };
+        read.map_err(|error| match error {
+            BodyError::NoRoom => self.refuse_for_now("UNAVAILABLE"),
+            BodyError::UnsupportedEncoding => {
+                self.refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA")
+            }
+            BodyError::TooLarge => self.refuse(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE"),
+            BodyError::Corrupt | BodyError::Broken => {
+                self.refuse(StatusCode::BAD_REQUEST, "INVALID_BODY")
+            }
+        })
+    }
+
+    /// Answers for an event that was not taken, or may not have been.
+    pub fn refuse_event(&self, error: PublishError) -> HttpResponse {
+        match error {
+            PublishError::Forbidden => self.refuse(StatusCode::FORBIDDEN, "FORBIDDEN"),
+            PublishError::Unreachable => self.refuse_for_now("UNAVAILABLE"),
+            PublishError::TooLarge => self.refuse(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE"),
+            PublishError::Undecided(Identity { id, source }) => {
+                self.metrics.refuse("UNAVAILABLE");
+                let (id, source) = (quote(&id), quote(&source));
+                let body = format!(
+                    r#"{{"code":"UNAVAILABLE","accepted":"unknown","id":{id},"source":{source}}}"#
+                );
+                let response = json(StatusCode::SERVICE_UNAVAILABLE, body);
+                retry_after(response, Duration::from_secs(1))
+            }
         }
     }
 
@@ -171,6 +277,11 @@ impl Inputs {
     }
 }
 
+/// A JSON string.
+fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,7 +291,7 @@ mod tests {
         for path in ["/event", "/event/", "/EVENT", "/Event/"] {
             assert!(find(path).is_some_and(|route| route.path == "/event"), "{path}");
         }
-        for path in ["/", "", "/event//", "//event", "/events", "/event/x", "event"] {
+        for path in ["/", "", "/event//", "//event", "/eventss", "/event/x", "event"] {
             assert!(find(path).is_none(), "{path}");
         }
     }

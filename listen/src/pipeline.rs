@@ -21,7 +21,7 @@ use shared::guard::follower::Violation;
 use shared::http::KEEP_ALIVE;
 use shared::memory::Held;
 use shared::principal::Principal;
-use shared::publisher::{Publication, PublishError};
+use shared::publisher::{Approved, Publication, PublishError};
 use tokio::io::AsyncWrite as _;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::io::poll_read_buf;
@@ -237,7 +237,7 @@ impl Pipeline {
                     self.answers.accept(is_last);
                 }
                 Err(error) => {
-                    let refusal = event::refuse_event(&self.inputs, error);
+                    let refusal = self.inputs.refuse_event(error);
                     self.answers.refuse(refusal, is_last);
                 }
             }
@@ -298,9 +298,7 @@ fn admit(inputs: &Inputs, event: &Plain<'_>) -> Option<Arc<Principal>> {
 /// Sends an event; `None` where it would be refused before it took a turn of its token's rate.
 fn publish(inputs: &Inputs, principal: &Principal, body: &[u8]) -> Option<Taken> {
     let draft = event::read_draft(&Bytes::copy_from_slice(body)).ok()?;
-    if !principal.grant.may_publish(&draft.event_type) {
-        return None;
-    }
+    let approved = Approved::new(principal, draft).ok()?;
     inputs.publisher.take_turn(principal).ok()?;
-    Some(inputs.publisher.publish(principal, draft, false).map_or_else(Taken::Refused, Taken::Sent))
+    Some(inputs.publisher.publish(approved, false).map_or_else(Taken::Refused, Taken::Sent))
 }

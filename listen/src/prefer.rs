@@ -1,7 +1,7 @@
-//! What a client would like of an answer (RFC 7240).
+//! What a client would like: of an answer (RFC 7240), or a dry run.
 //!
 //! Used by every way in. A preference binds nobody: one that we do not know, or that is malformed,
-//! is ignored.
+//! is ignored. A dry run that was meant and is not understood must not fire an event.
 
 use actix_web::http::header::HeaderMap;
 
@@ -13,6 +13,26 @@ pub fn wants_representation(headers: &HeaderMap) -> bool {
     let first = preferences.find(|(name, _)| name.eq_ignore_ascii_case(b"return"));
     first.is_some_and(|(_, value)| value == b"representation")
 }
+
+/// Whether the query asks for a dry run. A client that means one and writes it in another way must
+/// not fire by accident, so that is refused.
+///
+/// # Errors
+///
+/// [`InvalidQuery`].
+pub fn wants_dry_run(query: &str) -> Result<bool, InvalidQuery> {
+    let mut named = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "dry_run");
+    match (named.next().as_ref().map(|(_, value)| value.as_ref()), named.next()) {
+        (None | Some("false"), None) => Ok(false),
+        (Some("true"), None) => Ok(true),
+        _ => Err(InvalidQuery),
+    }
+}
+
+/// The query says something of a dry run, and neither yes nor no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("dry_run is neither true nor false")]
+pub struct InvalidQuery;
 
 /// The name and the value of a preference, without its parameters. No value is an empty one.
 fn read(preference: &[u8]) -> (&[u8], Vec<u8>) {
@@ -37,7 +57,7 @@ fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
 }
 
 /// RFC 9110 §5.6.4: what a quoted string means; anything else means itself.
-fn unquote(word: &[u8]) -> Vec<u8> {
+pub(crate) fn unquote(word: &[u8]) -> Vec<u8> {
     let [b'"', inner @ .., b'"'] = word else { return word.to_vec() };
     let mut meant = Vec::with_capacity(inner.len());
     let mut bytes = inner.iter();
@@ -114,6 +134,37 @@ mod tests {
         ];
         for lines in table {
             assert!(!wants(lines), "{:?}", lines.iter().map(|it| it.escape_ascii().to_string()));
+        }
+    }
+
+    #[test]
+    fn a_dry_run_is_asked_for_exactly_or_the_request_is_refused() {
+        let table = [
+            ("", Ok(false)),
+            ("a=dry_run", Ok(false)),
+            ("a=dry_run=true", Ok(false)),
+            ("dry=true", Ok(false)),
+            ("DRY_RUN=true", Ok(false)),
+            ("dry_run=false", Ok(false)),
+            ("dry_run=true", Ok(true)),
+            ("&&a=b&dry_run=true&c", Ok(true)),
+            ("dry%5Frun=tru%65", Ok(true)),
+            ("%64ry_run=%66alse", Ok(false)),
+            ("dry_run", Err(InvalidQuery)),
+            ("dry_run=", Err(InvalidQuery)),
+            ("dry_run=1", Err(InvalidQuery)),
+            ("dry_run=True", Err(InvalidQuery)),
+            ("dry_run=true+", Err(InvalidQuery)),
+            ("dry_run=true%20", Err(InvalidQuery)),
+            ("dry_run=%ff", Err(InvalidQuery)),
+            ("dry_run=true=", Err(InvalidQuery)),
+            ("dry_run=true&dry_run=true", Err(InvalidQuery)),
+            ("dry_run=false&dry_run=false", Err(InvalidQuery)),
+            ("dry_run=false&a=b&dry%5frun=true", Err(InvalidQuery)),
+            ("dry_run=true&dry_run", Err(InvalidQuery)),
+        ];
+        for (query, expected) in table {
+            assert_eq!(wants_dry_run(query), expected, "{query}");
         }
     }
 }

@@ -19,9 +19,13 @@ pub const SECRET_CHARS_MIN: usize = 16;
 pub enum Credentials {
     /// Nothing at all. Only an `anonymous` line admits this.
     Absent,
-    /// A secret under a scheme that is enabled.
+    /// A secret.
     Token(Presented),
-    /// Something under a scheme that is not enabled.
+    /// A signed token. Whether such are taken, [`Tokens`](crate::tokens::Tokens) knows.
+    Bearer(Jwt),
+    /// Something without a scheme, which may be either.
+    Bare(Presented, Jwt),
+    /// Something under a scheme that we do not know.
     UnknownScheme,
     /// Something that can be no credential: no secret, or words after it.
     Malformed,
@@ -38,14 +42,28 @@ impl Credentials {
             return Self::Malformed;
         }
         let (scheme, secret) = authorization.split_once(' ').unwrap_or((authorization, ""));
-        if !scheme.eq_ignore_ascii_case("Basic") {
+        let is_bearer = scheme.eq_ignore_ascii_case("Bearer");
+        if !is_bearer && !scheme.eq_ignore_ascii_case("Basic") {
             return Self::UnknownScheme;
         }
         let secret = secret.trim_start_matches(' ');
+        if is_bearer {
+            return Self::Bearer(Jwt::new(secret));
+        }
         if secret.is_empty() || secret.contains([' ', '\t']) {
             return Self::Malformed;
         }
         Self::Token(Presented::from_basic(secret))
+    }
+
+    /// Reads the value of an `Authorization` header, or a token without a scheme: for clients that
+    /// know no schemes.
+    pub fn read_bare(text: &str) -> Self {
+        let text = text.trim_matches([' ', '\t']);
+        if text.is_empty() || text.contains([' ', '\t']) {
+            return Self::read(text);
+        }
+        Self::Bare(Presented::from_raw(text), Jwt::new(text))
     }
 
     /// Reads the `Authorization` headers of a request.
@@ -72,17 +90,47 @@ pub struct Presented {
 }
 
 impl Presented {
+    fn from_raw(secret: &str) -> Self {
+        Self { raw: digest_of(secret), decoded: None }
+    }
+
     fn from_basic(secret: &str) -> Self {
-        // A hashed line may hold the digest of anything: the length is judged here, or nowhere.
-        let digest_of =
-            |secret: &str| (secret.chars().count() >= SECRET_CHARS_MIN).then(|| Digest::of(secret));
         let decoded = decode_basic(secret).and_then(|decoded| digest_of(&decoded));
-        Self { raw: digest_of(secret), decoded }
+        Self { decoded, ..Self::from_raw(secret) }
     }
 
     /// The digests to look for, in order: the text itself, then what base64 made of it.
     pub fn digests(&self) -> impl Iterator<Item = &Digest> {
         self.raw.iter().chain(&self.decoded)
+    }
+}
+
+/// A hashed line may hold the digest of anything: the length is judged here, or nowhere.
+fn digest_of(secret: &str) -> Option<Digest> {
+    (secret.chars().count() >= SECRET_CHARS_MIN).then(|| Digest::of(secret))
+}
+
+/// A signed token as it was shown. It is verified, and not kept.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Jwt(String);
+
+impl Jwt {
+    /// More is no token, whatever it says.
+    const BYTES_MAX: usize = 8 * 1024;
+
+    fn new(text: &str) -> Self {
+        Self(if text.len() > Self::BYTES_MAX { String::new() } else { text.to_owned() })
+    }
+
+    /// The text, to be verified.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Jwt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
     }
 }
 
@@ -104,8 +152,13 @@ pub struct Digest([u8; 32]);
 impl Digest {
     /// Hashes a secret.
     pub fn of(secret: &str) -> Self {
+        Self::of_bytes(secret.as_bytes())
+    }
+
+    /// Hashes a secret that may be no text.
+    pub fn of_bytes(secret: &[u8]) -> Self {
         let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
+        bytes.copy_from_slice(digest(&SHA256, secret).as_ref());
         Self(bytes)
     }
 
@@ -184,8 +237,9 @@ mod tests {
     #[test]
     fn what_is_no_credential_is_told_apart() {
         let table = [
-            ("Bearer 0123456789abcdef", Credentials::UnknownScheme),
+            ("Digest 0123456789abcdef", Credentials::UnknownScheme),
             ("0123456789abcdef", Credentials::UnknownScheme),
+            ("bearer  a.b.c", Credentials::Bearer(Jwt::new("a.b.c"))),
             ("", Credentials::Malformed),
             ("Basic", Credentials::Malformed),
             ("Basic ", Credentials::Malformed),
@@ -194,6 +248,20 @@ mod tests {
         for (authorization, expected) in table {
             assert_eq!(Credentials::read(authorization), expected, "{authorization:?}");
         }
+    }
+
+    #[test]
+    fn without_a_scheme_it_may_be_a_token_or_a_signed_one() {
+        let Credentials::Bare(presented, jwt) = Credentials::read_bare(" 0123456789abcdef ") else {
+            panic!("it is bare");
+        };
+        assert_eq!(presented.digests().next(), Some(&Digest::of("0123456789abcdef")));
+        assert_eq!(jwt.as_str(), "0123456789abcdef");
+        let with_scheme = "Basic 0123456789abcdef";
+        assert_eq!(Credentials::read_bare(with_scheme), Credentials::read(with_scheme));
+        assert_eq!(Credentials::read_bare(""), Credentials::Malformed);
+        let long = format!("Bearer {}", "x".repeat(8 * 1024 + 1));
+        assert_eq!(Credentials::read(&long), Credentials::Bearer(Jwt::new("")));
     }
 
     #[test]
@@ -213,9 +281,12 @@ mod tests {
 
     #[test]
     fn debug_shows_no_secret_and_no_digest() {
-        let shown = format!("{:?}", Credentials::read("Basic 0123456789abcdef"));
-        assert!(
-            !shown.contains("0123") && !shown.contains(&Digest::of("0123456789abcdef").to_hex())
-        );
+        for shown in ["Basic 0123456789abcdef", "Bearer 0123456789abcdef"] {
+            let shown = format!("{:?}", Credentials::read(shown));
+            assert!(
+                !shown.contains("0123")
+                    && !shown.contains(&Digest::of("0123456789abcdef").to_hex())
+            );
+        }
     }
 }

@@ -5,12 +5,16 @@
 //! cannot silently change another.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use jiff::Timestamp;
 
 pub mod encoding;
+
+/// The media type of JSON (RFC 8259 §11).
+pub const JSON: &str = "application/json";
 
 /// WIRE §0: an event type has 1–255 bytes.
 pub const TYPE_BYTES_MAX: usize = 255;
@@ -21,7 +25,7 @@ pub struct Draft {
     /// The type, which decides who gets the event.
     pub event_type: EventType,
     /// The data; `None` where the request had none (which is not the same as `null`).
-    pub data: Option<Json>,
+    pub data: Option<Data>,
     /// The identity given by the publisher; one is made at the door where it is absent.
     pub id: Option<ByteString>,
     /// Where the event comes from; `/` and the name of the token where it is absent.
@@ -30,6 +34,8 @@ pub struct Draft {
     pub subject: Option<ByteString>,
     /// When it happened; the time of acceptance where it is absent.
     pub time: Option<Time>,
+    /// What a native event does not have.
+    pub attributes: Option<Arc<Attributes>>,
 }
 
 /// What happened: always valid, complete, and cheap to clone.
@@ -38,7 +44,7 @@ pub struct Event {
     /// The type, which decides who gets the event.
     pub event_type: EventType,
     /// The data, byte for byte as the publisher sent it.
-    pub data: Option<Json>,
+    pub data: Option<Data>,
     /// Unique within `source`.
     pub id: ByteString,
     /// Where the event comes from.
@@ -49,15 +55,68 @@ pub struct Event {
     pub time: Time,
     /// The name of the principal that published it.
     pub publisher: ByteString,
+    /// What a native event does not have.
+    pub attributes: Option<Arc<Attributes>>,
+}
+
+/// The attributes of a CloudEvent that a native event does not have, and where else it is to go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// The media type of the data; `application/json` where it is absent and the data are JSON.
+    pub content_type: Option<ByteString>,
+    /// The URI of the data's schema.
+    pub schema: Option<ByteString>,
+    /// Further attributes, each with the JSON text of its value, as it was given.
+    pub extensions: Vec<(ByteString, Json)>,
+    /// The channels that an Eventual Agent has named (WIRE §5).
+    pub channels: Vec<EventType>,
+}
+
+impl Attributes {
+    /// More extensions are refused: every count has a limit.
+    pub const EXTENSIONS_MAX: usize = 100;
+    /// More channels are refused.
+    pub const CHANNELS_MAX: usize = 100;
+
+    /// Whether there is nothing to keep.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn size(&self) -> usize {
+        let text = |text: &Option<ByteString>| text.as_ref().map_or(0, |it| it.len());
+        let extension = |(name, value): &(ByteString, Json)| {
+            size_of::<(ByteString, Json)>() + name.len() + value.as_bytes().len()
+        };
+        let channel = |it: &EventType| size_of::<EventType>() + it.as_str().len();
+        size_of::<Self>()
+            + text(&self.content_type)
+            + text(&self.schema)
+            + self.extensions.iter().map(extension).sum::<usize>()
+            + self.channels.iter().map(channel).sum::<usize>()
+    }
 }
 
 impl Event {
+    /// The media type of the data, if one is known.
+    pub fn content_type(&self) -> Option<&str> {
+        let given = self.attributes.as_ref().and_then(|it| it.content_type.as_deref());
+        given.or_else(|| matches!(self.data, Some(Data::Json(_))).then_some(JSON))
+    }
+
+    /// The channels that its publisher has named.
+    pub fn channels(&self) -> &[EventType] {
+        self.attributes.as_ref().map_or(&[], |it| &it.channels)
+    }
+
     /// Roughly what the event occupies in a queue, in bytes.
     pub fn size(&self) -> usize {
         let fixed = size_of::<Self>() + self.event_type.as_str().len() + self.time.as_str().len();
         let named = self.id.len() + self.source.len() + self.publisher.len();
         let optional = self.subject.as_ref().map_or(0, |subject| subject.len());
-        fixed + named + optional + self.data.as_ref().map_or(0, |data| data.as_bytes().len())
+        let attributes = self.attributes.as_ref().map_or(0, |it| it.size());
+        let data = self.data.as_ref().map_or(0, |data| data.as_bytes().len());
+        fixed + named + optional + attributes + data
     }
 }
 
@@ -107,6 +166,40 @@ impl fmt::Display for EventType {
 /// could break a line-based wire (SSE) or a log.
 fn is_forbidden(character: char) -> bool {
     character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
+}
+
+/// What an event is about, in one of the three ways in which a wire can show it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Data {
+    /// A JSON value.
+    Json(Json),
+    /// Text that is no JSON.
+    Text(ByteString),
+    /// Bytes that may be anything.
+    Binary(Bytes),
+}
+
+impl Data {
+    /// The bytes, as they came.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Json(json) => json.as_bytes(),
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+}
+
+impl fmt::Debug for Data {
+    /// Never the data: it may be anything, and it may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            Self::Json(_) => "Json",
+            Self::Text(_) => "Text",
+            Self::Binary(_) => "Binary",
+        };
+        write!(f, "{kind}({} bytes)", self.as_bytes().len())
+    }
 }
 
 /// JSON text, checked once at the door and never parsed again.
@@ -277,7 +370,10 @@ mod tests {
 
     #[test]
     fn data_is_never_shown() {
-        let data = Json::from_checked(Bytes::from_static(b"{\"card\":4242}"));
-        assert!(!format!("{data:?}").contains("4242"));
+        let json = Json::from_checked(Bytes::from_static(b"{\"card\":4242}"));
+        let (text, binary) = ("4242".into(), Bytes::from_static(b"4242"));
+        for data in [Data::Json(json), Data::Text(text), Data::Binary(binary)] {
+            assert!(!format!("{data:?}").contains("4242"));
+        }
     }
 }

@@ -61,6 +61,25 @@ pub fn present<'de, D: Deserializer<'de>>(
     Deserialize::deserialize(deserializer).map(Some)
 }
 
+/// Appends a JSON string.
+pub fn push_string(value: &str, out: &mut Vec<u8>) {
+    // Writing into memory does not fail, and a string has no key that is none.
+    let _ = serde_json::to_writer(&mut *out, value);
+}
+
+/// Appends a comma, a name that needs no escapes, and a string.
+pub fn push_member(name: &str, value: &str, out: &mut Vec<u8>) {
+    push_name(name, out);
+    push_string(value, out);
+}
+
+/// Appends a comma, a name that needs no escapes, and its colon.
+pub fn push_name(name: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
 /// Checks that `text` is one JSON value in UTF-8, nested at most [`NESTING_MAX`] deep.
 ///
 /// # Errors

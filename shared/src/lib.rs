@@ -4,8 +4,11 @@
 
 pub mod address;
 pub mod admin;
+pub mod bearer;
+pub mod cloudevents;
 pub mod credentials;
 pub mod descriptors;
+pub mod documents;
 pub mod event;
 pub mod failures;
 pub mod guard;

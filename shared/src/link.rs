@@ -4,11 +4,17 @@
 //! [`Receipt`] is broadcast's word that it has the event; nothing less makes a 200.
 
 use std::fmt;
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::str::FromStr;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::link::frame::Account;
+use tokio::sync::oneshot;
+
+use crate::event::Event;
+use crate::link::frame::{Account, Terms};
 
 mod asker;
 pub mod frame;
@@ -36,6 +42,39 @@ const WAITING_MAX: usize = 10_000;
 
 /// Linux: `sun_path` holds 108 bytes with the final NUL.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// What events travel on to the log: the link, or where the log is at home, a shorter one.
+pub trait Road {
+    /// Sends an event, behind all that were sent before.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Unreachable`] if there is no room.
+    fn send(&self, event: Event, terms: Terms) -> Result<Underway, LinkError>;
+}
+
+/// An event on its way: ends with its receipt, or with an error that says whether it may have been
+/// taken.
+#[derive(Debug)]
+pub struct Underway {
+    answer: oneshot::Receiver<Result<Receipt, LinkError>>,
+}
+
+impl Underway {
+    /// What waits for this answer.
+    pub fn new(answer: oneshot::Receiver<Result<Receipt, LinkError>>) -> Self {
+        Self { answer }
+    }
+}
+
+impl Future for Underway {
+    type Output = Result<Receipt, LinkError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
+        Poll::Ready(answer.unwrap_or(Err(LinkError::Undecided)))
+    }
+}
 
 /// Broadcast has the event: it has its place in the order, and is in every worker's queue.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -102,6 +102,9 @@ impl Common {
             counter.inc_by(occupancy.violations(violation).saturating_sub(counter.get()));
         }
         self.refresh_reloads("tokens", self.files.tokens.counts());
+        if let Some(bearer) = &self.files.bearer {
+            self.refresh_reloads("keys", bearer.keys.counts());
+        }
         if let Some(tls) = &self.files.tls {
             self.certificate_end.set(tls.load().not_after);
             self.refresh_reloads("certificate", tls.counts());
@@ -122,6 +125,8 @@ impl Common {
         if let Some(fault) = self.files.tokens.fault() {
             degraded.push(format!("tokens file: {fault}"));
         }
+        let keys = self.files.bearer.as_ref().and_then(|bearer| bearer.keys.fault());
+        degraded.extend(keys.map(|fault| format!("keys of signed tokens: {fault}")));
         if let Some(tls) = &self.files.tls {
             degraded.extend(tls.fault().map(|fault| format!("certificate: {fault}")));
             if tls.load().is_expired() {

@@ -4,6 +4,7 @@
 //! for one token between dots, a `>` at the end for one or more; both only as a whole token.
 
 use std::fmt;
+use std::str::FromStr;
 
 use bytestring::ByteString;
 
@@ -69,6 +70,14 @@ impl Pattern {
             }
         }
         theirs.next().is_none()
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = EventTypeError;
+
+    fn from_str(text: &str) -> Result<Self, EventTypeError> {
+        Self::parse(text)
     }
 }
 

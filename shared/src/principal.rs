@@ -10,6 +10,9 @@ use crate::credentials::Digest;
 use crate::event::EventType;
 use crate::pattern::Pattern;
 
+/// WIRE §5: the channel that is every event.
+pub const GLOBAL: &str = "global";
+
 /// Who a credential turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
@@ -19,8 +22,10 @@ pub struct Principal {
     pub grant: Grant,
     /// When the credential ends, if it does.
     pub expires: Option<Timestamp>,
-    /// The credential's digest; none for `anonymous`.
+    /// What tells its requests from those of others; none for `anonymous`.
     pub digest: Option<Digest>,
+    /// The key that its signed token was made with, if it was one. The token is gone with it.
+    pub key: Option<Digest>,
     /// The `source` of their events that name none: `/` and the name.
     pub source: ByteString,
 }
@@ -47,6 +52,14 @@ impl Grant {
     /// Whether an event of this type may be published.
     pub fn may_publish(&self, event_type: &EventType) -> bool {
         self.publish.iter().any(|granted| granted.matches(event_type.as_str()))
+    }
+
+    /// Whether events may be published to this channel (WIRE §5): `global` is every event.
+    pub fn may_publish_to(&self, channel: &EventType) -> bool {
+        match channel.as_str() {
+            GLOBAL => self.publish.iter().any(|granted| granted.as_str() == ">"),
+            _ => self.may_publish(channel),
+        }
     }
 
     /// Whether all that `pattern` can match may be subscribed: one grant must cover it whole.

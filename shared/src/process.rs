@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::task::LocalSet;
 
+use crate::bearer::Bearer;
 use crate::reload::{LoadError, Reloaded};
 use crate::settings::{Common, EXIT_CONFIG};
 use crate::signals::{Signals, Wish};
@@ -42,6 +43,8 @@ pub fn run(common: &Common, main: impl Future<Output = Result<(), StartError>>) 
 pub struct Files {
     /// Who may come in.
     pub tokens: Arc<Reloaded<Tokens>>,
+    /// What verifies signed tokens, where such are taken.
+    pub bearer: Option<Arc<Bearer>>,
     /// The certificate, where TLS is on.
     pub tls: Option<Arc<Reloaded<Identity>>>,
 }
@@ -57,19 +60,24 @@ impl Files {
             setting: setting.to_owned(),
             fault: error.to_string(),
         };
-        let tokens = Reloaded::follow(TokensFile::new(common.tokens_file.clone()))
-            .map_err(|error| fault("TOKENS_FILE", error))?;
+        let bearer =
+            common.bearer().map_err(|error| fault("JWT_SECRET_FILE, JWT_KEYS_FILE", error))?;
+        let tokens = TokensFile::new(common.tokens_file.clone(), bearer.clone());
+        let tokens = Reloaded::follow(tokens).map_err(|error| fault("TOKENS_FILE", error))?;
         let (certificate, key) = (common.cert_file.clone(), common.key_file.clone());
         let tls = common.https_enable.then(|| {
             Reloaded::follow(IdentityFiles::new(certificate, key))
                 .map_err(|error| fault("CERT_FILE, KEY_FILE", error))
         });
-        Ok(Self { tokens, tls: tls.transpose()? })
+        Ok(Self { tokens, bearer, tls: tls.transpose()? })
     }
 
     /// Reads all of them again soon.
     fn reload(&self) {
         self.tokens.ask();
+        if let Some(bearer) = &self.bearer {
+            bearer.keys.ask();
+        }
         if let Some(tls) = &self.tls {
             tls.ask();
         }

@@ -16,25 +16,25 @@ use uuid::Uuid;
 
 use crate::credentials::{Credentials, Digest};
 use crate::event::{Draft, Event, Time};
-use crate::link::LinkError;
 use crate::link::frame::{Account, Terms};
-use crate::link::sender::{Sender, Underway};
+use crate::link::sender::Sender;
+use crate::link::{LinkError, Road, Underway};
 use crate::principal::Principal;
 use crate::reload::Reloaded;
 use crate::tokens::{AuthError, Tokens};
 
 /// The gate. One a worker thread; what it shares with the others is behind [`Arc`]s.
 #[derive(Debug)]
-pub struct Publisher {
+pub struct Publisher<R> {
     tokens: Arc<Reloaded<Tokens>>,
     rates: Option<Arc<Rates>>,
-    sender: Sender,
+    road: R,
 }
 
-impl Publisher {
-    /// Opens a gate in front of a link.
-    pub fn new(tokens: Arc<Reloaded<Tokens>>, rates: Option<Arc<Rates>>, sender: Sender) -> Self {
-        Self { tokens, rates, sender }
+impl<R: Road> Publisher<R> {
+    /// Opens a gate in front of a road to the log.
+    pub fn new(tokens: Arc<Reloaded<Tokens>>, rates: Option<Arc<Rates>>, road: R) -> Self {
+        Self { tokens, rates, road }
     }
 
     /// Decides who shows these credentials, and whether they may ask for something now.
@@ -66,42 +66,37 @@ impl Publisher {
         self.rates.as_ref().map_or(Ok(()), |rates| rates.check(principal))
     }
 
-    /// Makes an event of a draft and sends it, behind all that were sent before; what the draft
-    /// leaves out is filled in. What becomes of it is waited for, and where `wants_account` is
-    /// true, also whom it reached.
+    /// Sends an event, behind all that were sent before. What becomes of it is waited for, and where
+    /// `wants_account` is true, also whom it reached.
     ///
     /// # Errors
     ///
     /// [`PublishError`], for an event that was not sent.
     pub fn publish(
         &self,
-        principal: &Principal,
-        draft: Draft,
+        approved: Approved,
         wants_account: bool,
     ) -> Result<Publication, PublishError> {
-        let may_be_retry = draft.id.is_some() && draft.source.is_some();
-        let event = make_event(principal, draft)?;
+        let Approved { event, may_be_retry } = approved;
         let identity = Identity { id: event.id.clone(), source: event.source.clone() };
-        let underway = self.sender.send(event, Terms { may_be_retry, wants_account });
+        let underway = self.road.send(event, Terms { may_be_retry, wants_account });
         Ok(Publication { underway: underway.map_err(|_| PublishError::Unreachable)?, identity })
     }
+}
 
+impl Publisher<Sender> {
     /// Does all that [`publish`](Self::publish) does, but for sending the event: broadcast is
     /// asked how many sessions it would reach.
     ///
     /// # Errors
     ///
     /// [`PublishError`], as the event itself would have, but never that it may have been taken.
-    pub async fn rehearse(
-        &self,
-        principal: &Principal,
-        draft: Draft,
-    ) -> Result<Rehearsed, PublishError> {
-        let event = make_event(principal, draft)?;
+    pub async fn rehearse(&self, approved: Approved) -> Result<Rehearsed, PublishError> {
+        let event = approved.event;
         let (event_type, id, bytes) = (event.event_type.clone(), event.id.clone(), event.size());
         // Nobody needs its data while the answer is waited for, and nobody has it on an account.
         drop(event);
-        match self.sender.count(event_type, bytes).await {
+        match self.road.count(event_type, bytes).await {
             Ok(matched) => Ok(Rehearsed { id, matched }),
             Err(LinkError::TooLarge) => Err(PublishError::TooLarge),
             Err(LinkError::Unreachable | LinkError::Undecided) => Err(PublishError::Unreachable),
@@ -132,20 +127,45 @@ impl Future for Publication {
     }
 }
 
-/// Makes an event of a draft, if the principal may publish it.
-fn make_event(principal: &Principal, draft: Draft) -> Result<Event, PublishError> {
-    if !principal.grant.may_publish(&draft.event_type) {
-        return Err(PublishError::Forbidden);
+/// An event that its publisher may publish: whoever holds one can send it.
+#[derive(Debug, Clone)]
+pub struct Approved {
+    event: Event,
+    may_be_retry: bool,
+}
+
+impl Approved {
+    /// Makes an event of a draft, if the principal may publish it, and to all its channels; what the
+    /// draft leaves out is filled in.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Forbidden`].
+    pub fn new(principal: &Principal, draft: Draft) -> Result<Self, PublishError> {
+        let may_be_retry = draft.id.is_some() && draft.source.is_some();
+        let mut channels = draft.attributes.iter().flat_map(|it| &it.channels);
+        if !principal.grant.may_publish(&draft.event_type)
+            || !channels.all(|channel| principal.grant.may_publish_to(channel))
+        {
+            return Err(PublishError::Forbidden);
+        }
+        let event = Event {
+            event_type: draft.event_type,
+            data: draft.data,
+            id: draft.id.unwrap_or_else(make_id),
+            source: draft.source.unwrap_or_else(|| principal.source.clone()),
+            subject: draft.subject,
+            time: draft.time.unwrap_or_else(Time::now),
+            publisher: principal.name.clone(),
+            attributes: draft.attributes,
+        };
+        Ok(Self { event, may_be_retry })
     }
-    Ok(Event {
-        event_type: draft.event_type,
-        data: draft.data,
-        id: draft.id.unwrap_or_else(make_id),
-        source: draft.source.unwrap_or_else(|| principal.source.clone()),
-        subject: draft.subject,
-        time: draft.time.unwrap_or_else(Time::now),
-        publisher: principal.name.clone(),
-    })
+
+    /// The event, complete.
+    pub fn event(&self) -> &Event {
+        &self.event
+    }
 }
 
 /// WIRE §0: a native event's id is a UUIDv7 made at the door.
@@ -153,6 +173,9 @@ fn make_id() -> ByteString {
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     ByteString::from(&*Uuid::now_v7().as_hyphenated().encode_lower(&mut text))
 }
+
+/// With more than this, those are forgotten whose turns are all back.
+const TOKENS_MANY: usize = 10_000;
 
 /// How often each token may ask, for all workers of a process.
 pub struct Rates {
@@ -167,8 +190,11 @@ impl Rates {
         Self { limiter, clock: DefaultClock::default() }
     }
 
-    /// The table has an entry for each valid token that was ever used, and no other.
+    /// The table has an entry for each valid token that was used lately, and no other.
     fn check(&self, principal: &Principal) -> Result<(), AdmitError> {
+        if self.limiter.len() > TOKENS_MANY {
+            self.limiter.retain_recent();
+        }
         self.limiter.check_key(&principal.digest).map_err(|not_until| {
             AdmitError::RateLimited(not_until.wait_time_from(self.clock.now()))
         })

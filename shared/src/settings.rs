@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -18,7 +19,10 @@ use clap::{Args, Parser, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::address::Network;
+use crate::bearer::{Bearer, KeyFiles, Rules};
 use crate::link::LinkAddress;
+use crate::pattern::Pattern;
+use crate::reload::LoadError;
 
 /// The exit code for settings that are wrong (sysexits.h: `EX_CONFIG`).
 pub const EXIT_CONFIG: u8 = 78;
@@ -40,6 +44,36 @@ pub struct Common {
     /// The file with one token a line; it is followed while we run
     #[arg(long, env = "TOKENS_FILE", value_name = "PATH", default_value = "./tokens/tokens")]
     pub tokens_file: PathBuf,
+
+    /// The file with the secret of signed tokens (JWT, HS256); followed while we run
+    #[arg(long, env = "JWT_SECRET_FILE", value_name = "PATH")]
+    pub jwt_secret_file: Option<PathBuf>,
+
+    /// The file with the public keys of signed tokens (RS256, ES256, EdDSA): a JWKS, or PEM;
+    /// followed while we run
+    #[arg(long, env = "JWT_KEYS_FILE", value_name = "PATH")]
+    pub jwt_keys_file: Option<PathBuf>,
+
+    /// Whether a signed token must say when it ends
+    #[arg(long, env = "JWT_REQUIRE_EXP", value_name = "true|false", default_value = "true",
+          num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub jwt_require_exp: bool,
+
+    /// Whom a signed token must be meant for: one of these; all where it is empty
+    #[arg(long, env = "JWT_AUDIENCE", value_name = "NAME,…", default_value = "", value_parser = parse_list::<String>)]
+    pub jwt_audience: List<String>,
+
+    /// Who must have made a signed token
+    #[arg(long, env = "JWT_ISSUER", value_name = "NAME")]
+    pub jwt_issuer: Option<String>,
+
+    /// What a signed token may publish that does not say: patterns
+    #[arg(long, env = "JWT_DEFAULT_PUBLISH", value_name = "PATTERN,…", default_value = "", value_parser = parse_list::<Pattern>)]
+    pub jwt_default_publish: List<Pattern>,
+
+    /// What a signed token may subscribe that does not say: patterns
+    #[arg(long, env = "JWT_DEFAULT_SUBSCRIBE", value_name = "PATTERN,…", default_value = "", value_parser = parse_list::<Pattern>)]
+    pub jwt_default_subscribe: List<Pattern>,
 
     /// Whether the door speaks TLS (1.2 and 1.3)
     #[arg(long, env = "HTTPS_ENABLE", value_name = "true|false", default_value = "false",
@@ -85,6 +119,26 @@ pub struct Common {
 }
 
 impl Common {
+    /// What verifies signed tokens; `None` where no key is named.
+    ///
+    /// # Errors
+    ///
+    /// A file is no good.
+    pub fn bearer(&self) -> Result<Option<Arc<Bearer>>, LoadError> {
+        let (secret, public) = (self.jwt_secret_file.clone(), self.jwt_keys_file.clone());
+        if secret.is_none() && public.is_none() {
+            return Ok(None);
+        }
+        let rules = Rules {
+            requires_exp: self.jwt_require_exp,
+            audiences: self.jwt_audience.0.clone(),
+            issuer: self.jwt_issuer.clone(),
+            default_publish: self.jwt_default_publish.0.clone(),
+            default_subscribe: self.jwt_default_subscribe.0.clone(),
+        };
+        Bearer::follow(KeyFiles { secret, public }, rules).map(Some)
+    }
+
     /// The number of threads to serve connections with. Two processes share the machine, and more
     /// threads than cores make smaller batches of the same work.
     pub fn worker_count(&self) -> usize {

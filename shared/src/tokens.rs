@@ -9,18 +9,20 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::credentials::{Credentials, Digest};
+use crate::bearer::Bearer;
+use crate::credentials::{Credentials, Digest, Presented};
 use crate::principal::Principal;
 use crate::reload::{Parsed, Source};
 use crate::tokens::file::Complaint;
 
 pub mod file;
 
-/// The table of all tokens.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// The table of all tokens, and what verifies signed ones.
+#[derive(Debug, Default)]
 pub struct Tokens {
     by_digest: HashMap<Digest, Arc<Principal>>,
     anonymous: Option<Arc<Principal>>,
+    bearer: Option<Arc<Bearer>>,
 }
 
 impl Tokens {
@@ -32,10 +34,16 @@ impl Tokens {
     /// - [`AuthError::Unauthenticated`] for all else, without saying why: unknown, malformed,
     ///   expired and withdrawn tokens must look alike.
     pub fn authenticate(&self, shown: &Credentials) -> Result<Arc<Principal>, AuthError> {
+        let known =
+            |presented: &Presented| presented.digests().find_map(|digest| self.find(digest));
         let found = match shown {
-            Credentials::Absent => self.anonymous.as_ref(),
-            Credentials::Token(presented) => {
-                presented.digests().find_map(|digest| self.find(digest))
+            Credentials::Absent => self.anonymous.clone(),
+            Credentials::Token(presented) => known(presented).cloned(),
+            Credentials::Bearer(jwt) => {
+                self.bearer.as_ref().ok_or(AuthError::UnknownScheme)?.verify(jwt)
+            }
+            Credentials::Bare(presented, jwt) => {
+                known(presented).cloned().or_else(|| self.bearer.as_ref()?.verify(jwt))
             }
             Credentials::UnknownScheme => return Err(AuthError::UnknownScheme),
             Credentials::Malformed => None,
@@ -44,12 +52,15 @@ impl Tokens {
         if principal.expires.is_some() && principal.is_expired(Timestamp::now()) {
             return Err(AuthError::Unauthenticated);
         }
-        Ok(Arc::clone(principal))
+        Ok(principal)
     }
 
-    /// Who a principal of an earlier table is in this one; `None` if the token was withdrawn.
-    pub fn judge_again(&self, principal: &Principal) -> Option<Arc<Principal>> {
-        self.principal_of(principal.digest.as_ref())
+    /// Who a principal of an earlier table is in this one; `None` if the token was withdrawn, or the
+    /// key that it was made with.
+    pub fn judge_again(&self, principal: &Arc<Principal>) -> Option<Arc<Principal>> {
+        let Some(key) = &principal.key else { return self.principal_of(principal.digest.as_ref()) };
+        let is_held = self.bearer.as_ref().is_some_and(|bearer| bearer.holds(key));
+        is_held.then(|| Arc::clone(principal))
     }
 
     /// Who has the token with this digest; who has none is `anonymous`.
@@ -61,7 +72,17 @@ impl Tokens {
         found.map(Arc::clone)
     }
 
-    /// All principals, in no order.
+    /// What verifies signed tokens, if such are taken.
+    pub fn bearer(&self) -> Option<&Arc<Bearer>> {
+        self.bearer.as_ref()
+    }
+
+    /// Whether a credential that is good now may be over by itself later.
+    pub fn can_expire(&self) -> bool {
+        self.bearer.is_some() || self.principals().any(|principal| principal.expires.is_some())
+    }
+
+    /// All principals of the table, in no order.
     pub fn principals(&self) -> impl Iterator<Item = &Arc<Principal>> {
         self.by_digest.values().chain(&self.anonymous)
     }
@@ -83,12 +104,13 @@ impl Tokens {
 #[derive(Debug)]
 pub struct TokensFile {
     path: PathBuf,
+    bearer: Option<Arc<Bearer>>,
 }
 
 impl TokensFile {
-    /// Names the file to follow.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path }
+    /// Names the file to follow; with it goes what verifies signed tokens, if such are taken.
+    pub fn new(path: PathBuf, bearer: Option<Arc<Bearer>>) -> Self {
+        Self { path, bearer }
     }
 }
 
@@ -108,7 +130,8 @@ impl Source for TokensFile {
         let (tokens, complaints) = file::parse(text);
         let warnings = complaints.iter().map(Complaint::to_string).collect();
         let is_cut_short = !text.is_empty() && !text.ends_with(b"\n") && !text.ends_with(b"\r");
-        Ok(Parsed { value: tokens, warnings, is_cut_short })
+        let value = Tokens { bearer: self.bearer.clone(), ..tokens };
+        Ok(Parsed { value, warnings, is_cut_short })
     }
 
     /// An editor that truncates and then writes shows an empty file for a moment.

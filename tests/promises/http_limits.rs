@@ -226,7 +226,7 @@ async fn every_refusal_is_json_with_a_code_and_names_no_software() {
         ("OPTIONS /event", 405),
         ("POST /healthz", 405),
         ("GET /", 404),
-        ("GET /events", 404),
+        ("GET /events", 405),
         ("GET /event/x", 404),
         ("GET /%00", 404),
         ("POST /event", 403),

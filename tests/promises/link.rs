@@ -106,7 +106,7 @@ async fn a_stranger_on_the_socket_ends_its_own_connection_and_nothing_else() {
     let mut subscriber = Subscriber::subscribe(&gateway.broadcast, &["a"]).await;
     let before = peak_memory(&gateway.broadcast);
     let framed = |bytes: &[u8]| [&(bytes.len() as u32).to_be_bytes()[..], bytes].concat();
-    let greeted = |bytes: &[u8]| [hello(2), framed(bytes)].concat();
+    let greeted = |bytes: &[u8]| [hello(3), framed(bytes)].concat();
     let mut event = vec![2];
     event.extend(1_u64.to_be_bytes());
     // No terms.
@@ -114,12 +114,12 @@ async fn a_stranger_on_the_socket_ends_its_own_connection_and_nothing_else() {
     let table = [
         ("another protocol", b"GET / HTTP/1.1\r\nHost: test\r\n\r\n".to_vec()),
         ("a frame that is too long", 0x7fff_ffff_u32.to_be_bytes().to_vec()),
-        ("too long after the hello", [hello(2), vec![0xff; 4]].concat()),
+        ("too long after the hello", [hello(3), vec![0xff; 4]].concat()),
         ("another version", hello(1)),
         ("version 0", hello(0)),
         ("no hello", framed(&[5, 0, 0, 0, 0, 0, 0, 0, 1, 1])),
         ("an empty frame", greeted(&[])),
-        ("two hellos", hello(2).repeat(2)),
+        ("two hellos", hello(3).repeat(2)),
         ("a hello of somebody else", framed(b"\x01fanfarf\0\x01\0\0\0\0")),
         ("an unknown kind", greeted(&[99])),
         ("a receipt", greeted(&[3, 0, 0, 0, 0, 0, 0, 0, 1])),
@@ -162,7 +162,7 @@ async fn a_link_may_come_one_byte_at_a_time() {
     let _broadcast = house.broadcast();
     let mut stream = stranger(&house);
     let ping = [0, 0, 0, 10, 5, 0, 0, 0, 0, 0, 0, 0, 42, 1];
-    for byte in [hello(2), ping.to_vec()].concat() {
+    for byte in [hello(3), ping.to_vec()].concat() {
         stream.write_all(&[byte]).unwrap();
     }
     let mut heard = [0; 18 + 17];

@@ -82,12 +82,13 @@ impl House {
         std::fs::write(&tokens, format!("{TOKEN}\n")).unwrap();
         let interest = Arc::new(Interest::new(archive.watch_end()));
         let shared = Shared {
-            tokens: Reloaded::follow(TokensFile::new(tokens)).unwrap(),
+            tokens: Reloaded::follow(TokensFile::new(tokens, None)).unwrap(),
             memory: Memory::new(1 << 30),
             census: Census::new(10, None),
             failures: Arc::<Failures>::default(),
             archive,
             tickets,
+            log: Arc::default(),
             metrics: Arc::<Metrics>::default(),
             limits: Arc::new(Limits {
                 init_timeout: None,

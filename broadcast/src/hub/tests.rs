@@ -21,6 +21,7 @@ fn event(event_type: &str, number: u64) -> Event {
         subject: None,
         time: Time::now(),
         publisher: "test".into(),
+        attributes: None,
     }
 }
 
@@ -115,8 +116,8 @@ fn what_was_unsubscribed_or_left_gets_nothing_more() {
     house.publish(&["a"]);
     assert_eq!(read(&outbox), "");
     assert!(!house.hub.subscribers.contains(id.0));
-    assert!(house.hub.exact.is_empty(), "nothing stays behind");
-    assert!(house.hub.wild.is_bare(), "no branch either");
+    assert!(house.hub.types.exact.is_empty(), "nothing stays behind");
+    assert!(house.hub.types.wild.is_bare(), "no branch either");
     assert!(!house.hub.interest.is_any());
 }
 

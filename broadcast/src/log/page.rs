@@ -108,7 +108,7 @@ fn put(event: &Event, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use shared::event::{EventType, Json, Time};
+    use shared::event::{Data, EventType, Json, Time};
 
     use super::*;
 
@@ -117,12 +117,13 @@ pub(crate) mod tests {
     pub(crate) fn event(event_type: &str, data: &str) -> Event {
         Event {
             event_type: EventType::parse(event_type.to_owned()).unwrap(),
-            data: Some(Json::from_checked(Bytes::copy_from_slice(data.as_bytes()))),
+            data: Some(Data::Json(Json::from_checked(Bytes::copy_from_slice(data.as_bytes())))),
             id: data.into(),
             source: "/tests".into(),
             subject: None,
             time: Time::now(),
             publisher: "tests".into(),
+            attributes: None,
         }
     }
 

@@ -115,9 +115,29 @@ impl Inbox {
         self.submissions.send(submission).await.map_err(|_| LogEnded)
     }
 
+    /// The same, for those who must not keep the log from ending.
+    pub fn downgrade(&self) -> WeakInbox {
+        WeakInbox { submissions: self.submissions.downgrade(), workers: self.workers }
+    }
+
     /// A count to which every worker adds its part.
     pub fn tally(&self, complete: &Arc<Notify>) -> Arc<Tally> {
         Tally::new(self.workers, Arc::clone(complete))
+    }
+}
+
+/// A way to the log as long as somebody else keeps it open.
+#[derive(Debug, Clone)]
+pub struct WeakInbox {
+    submissions: mpsc::WeakSender<Submission>,
+    workers: usize,
+}
+
+impl WeakInbox {
+    /// The way, if it is still open. It is not to be held on to.
+    pub fn upgrade(&self) -> Option<Inbox> {
+        let submissions = self.submissions.upgrade()?;
+        Some(Inbox { submissions, workers: self.workers })
     }
 }
 

@@ -15,6 +15,7 @@ use crate::filter::{Narrow, SourceRule};
 use crate::subscription::Subscription;
 
 pub mod page;
+pub mod socket;
 pub mod sse;
 
 /// WIRE §3.2: events of a page where nothing is said.
@@ -144,7 +145,11 @@ impl Query {
         let start = self.start(request, is_stream)?.unwrap_or(otherwise);
         let sources = self.sources.iter().map(|text| SourceRule::parse(text)).collect();
         let subject = self.subject.as_deref().map(Into::into);
-        Ok(Subscription { patterns, narrow: Narrow { sources, subject }, start })
+        Ok(Subscription {
+            patterns,
+            narrow: Narrow { sources, subject, ..Narrow::default() },
+            start,
+        })
     }
 
     /// Where to begin. What a browser has seen last, and says in a header, goes before the query,
@@ -220,6 +225,7 @@ mod tests {
             grant: Grant { publish: Vec::new(), subscribe, admin: false },
             expires: None,
             digest: None,
+            key: None,
             source: "/p".into(),
         }
     }

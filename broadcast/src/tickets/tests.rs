@@ -62,15 +62,15 @@ fn those_that_were_not_opened_go_first_and_then_those_not_used_for_longest() {
     let digest = |number: usize| Digest::of(&number.to_string());
     let now = Instant::now();
     let opened = Use::Opened(digest(0));
-    known.give(digest(0), None, Use::WaitsSince(now), now);
+    known.give(digest(0), Owner::Token(None), Use::WaitsSince(now), now);
     for number in 1..TICKETS_MAX {
-        assert!(known.give(digest(number), None, opened, now).is_empty());
+        assert!(known.give(digest(number), Owner::Token(None), opened, now).is_empty());
     }
     let later = now + Duration::from_secs(31);
-    assert_eq!(known.give(digest(TICKETS_MAX), None, opened, later), [digest(0)]);
+    assert_eq!(known.give(digest(TICKETS_MAX), Owner::Token(None), opened, later), [digest(0)]);
     let tokens = tokens("anonymous");
     let claim = Claim { ticket: digest(1), stream: digest(0) };
     assert!(known.admit(claim, &tokens, later).is_ok() && known.open(claim).is_some());
-    assert_eq!(known.give(digest(TICKETS_MAX + 1), None, opened, later), [digest(2)]);
+    assert_eq!(known.give(digest(TICKETS_MAX + 1), Owner::Token(None), opened, later), [digest(2)]);
     assert_eq!(known.order.len(), known.by_digest.len());
 }

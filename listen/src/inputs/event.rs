@@ -1,7 +1,6 @@
 //! `POST /event`: the native way in (WIRE §1.1), as the 2018 service had it.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
@@ -11,19 +10,15 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use shared::event::{Draft, EventType, Json, Time};
-use shared::http::{json, retry_after};
+use shared::event::{Data, Draft, EventType, Json, Time};
+use shared::http::json;
 use shared::json::{is_shallow, present};
 use shared::link::frame::Account;
 use shared::principal::Principal;
-use shared::publisher::{Identity, PublishError, Rehearsed};
+use shared::publisher::{Approved, PublishError, Rehearsed};
 
-use crate::body::{self, BodyError, Encoding};
-use crate::inputs::Inputs;
+use crate::inputs::{ACCEPTED, Inputs, quote};
 use crate::prefer;
-
-/// What everybody is answered who did not ask for more.
-pub(crate) const ACCEPTED: &str = r#"{"code":"OK"}"#;
 
 /// Takes one event, or rehearses that. The credential is judged already.
 pub async fn post(
@@ -32,39 +27,33 @@ pub async fn post(
     inputs: &Inputs,
     principal: &Principal,
 ) -> HttpResponse {
-    let Ok(is_dry_run) = read_dry_run(request.query_string()) else {
+    let Ok(is_dry_run) = prefer::wants_dry_run(request.query_string()) else {
         return inputs.refuse(StatusCode::BAD_REQUEST, "INVALID_REQUEST");
     };
     let wants_more = prefer::wants_representation(request.headers());
-    let (limit, memory) = (inputs.body_bytes_max, &inputs.memory);
-    let encoding = match Encoding::of(request) {
-        Ok(encoding) => encoding,
-        Err(error) => return refuse_body(inputs, error),
-    };
-    let body = match body::read(request, payload, encoding, limit, memory).await {
+    let body = match inputs.read_body(request, payload).await {
         Ok(body) => body,
-        Err(error) => return refuse_body(inputs, error),
+        Err(refusal) => return refusal,
     };
     let Ok(draft) = read_draft(&body.bytes) else {
         return inputs.refuse(StatusCode::BAD_REQUEST, "INVALID_BODY");
     };
     // From here on the link has on its account what the draft has kept.
     drop(body);
-    let answer = if is_dry_run {
-        rehearse(inputs, principal, draft, wants_more).await
-    } else {
-        publish(inputs, principal, draft, wants_more).await
+    let answer = match Approved::new(principal, draft) {
+        Ok(approved) if is_dry_run => rehearse(inputs, approved, wants_more).await,
+        Ok(approved) => publish(inputs, approved, wants_more).await,
+        Err(error) => Err(error),
     };
-    answer.unwrap_or_else(|error| refuse_event(inputs, error))
+    answer.unwrap_or_else(|error| inputs.refuse_event(error))
 }
 
 async fn publish(
     inputs: &Inputs,
-    principal: &Principal,
-    draft: Draft,
+    approved: Approved,
     wants_more: bool,
 ) -> Result<HttpResponse, PublishError> {
-    let published = inputs.publisher.publish(principal, draft, wants_more)?.await?;
+    let published = inputs.publisher.publish(approved, wants_more)?.await?;
     inputs.accepted.inc();
     Ok(match published.account {
         None => json(StatusCode::OK, ACCEPTED),
@@ -77,11 +66,10 @@ async fn publish(
 
 async fn rehearse(
     inputs: &Inputs,
-    principal: &Principal,
-    draft: Draft,
+    approved: Approved,
     wants_more: bool,
 ) -> Result<HttpResponse, PublishError> {
-    let Rehearsed { id, matched } = inputs.publisher.rehearse(principal, draft).await?;
+    let Rehearsed { id, matched } = inputs.publisher.rehearse(approved).await?;
     if !wants_more {
         return Ok(json(StatusCode::OK, ACCEPTED));
     }
@@ -94,49 +82,6 @@ fn represent(body: String) -> HttpResponse {
     let applied = HeaderValue::from_static("return=representation");
     response.headers_mut().insert(HeaderName::from_static("preference-applied"), applied);
     response
-}
-
-/// Whether the query asks for a dry run. A client that means one and writes it in another way must
-/// not fire by accident, so that is refused.
-fn read_dry_run(query: &str) -> Result<bool, InvalidQuery> {
-    let mut named = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "dry_run");
-    match (named.next().as_ref().map(|(_, value)| value.as_ref()), named.next()) {
-        (None | Some("false"), None) => Ok(false),
-        (Some("true"), None) => Ok(true),
-        _ => Err(InvalidQuery),
-    }
-}
-
-fn refuse_body(inputs: &Inputs, error: BodyError) -> HttpResponse {
-    let (status, code) = match error {
-        BodyError::NoRoom => return inputs.refuse_for_now("UNAVAILABLE"),
-        BodyError::UnsupportedEncoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA"),
-        BodyError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE"),
-        BodyError::Corrupt | BodyError::Broken => (StatusCode::BAD_REQUEST, "INVALID_BODY"),
-    };
-    inputs.refuse(status, code)
-}
-
-/// Answers for an event that was not taken, or may not have been.
-pub(crate) fn refuse_event(inputs: &Inputs, error: PublishError) -> HttpResponse {
-    match error {
-        PublishError::Forbidden => inputs.refuse(StatusCode::FORBIDDEN, "FORBIDDEN"),
-        PublishError::Unreachable => inputs.refuse_for_now("UNAVAILABLE"),
-        PublishError::TooLarge => inputs.refuse(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE"),
-        PublishError::Undecided(Identity { id, source }) => {
-            inputs.metrics.refuse("UNAVAILABLE");
-            let (id, source) = (quote(&id), quote(&source));
-            let body = format!(
-                r#"{{"code":"UNAVAILABLE","accepted":"unknown","id":{id},"source":{source}}}"#
-            );
-            let response = json(StatusCode::SERVICE_UNAVAILABLE, body);
-            retry_after(response, Duration::from_secs(1))
-        }
-    }
-}
-
-fn quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 /// The members that we read. Of these none may stand twice; all others are ignored.
@@ -170,11 +115,14 @@ pub(crate) fn read_draft(body: &Bytes) -> Result<Draft, InvalidBody> {
     let time = read_text(read.time)?;
     Ok(Draft {
         event_type: EventType::parse(read.event.into_owned()).map_err(|_| InvalidBody)?,
-        data: read.data.map(|data| Json::from_checked(keep(body, data.get().as_bytes()))),
+        data: read
+            .data
+            .map(|data| Data::Json(Json::from_checked(keep(body, data.get().as_bytes())))),
         id: read_name(read.id)?,
         source: read_name(read.source)?,
         subject: read_text(read.subject)?,
         time: time.map(Time::parse).transpose().map_err(|_| InvalidBody)?,
+        attributes: None,
     })
 }
 
@@ -203,10 +151,6 @@ fn read_name(value: Option<&RawValue>) -> Result<Option<ByteString>, InvalidBody
         name => Ok(name),
     }
 }
-
-/// The query says something of a dry run, and neither yes nor no.
-#[derive(Debug, PartialEq, Eq)]
-struct InvalidQuery;
 
 /// The body is no event. Which fault it is the client's log can tell better than we.
 #[derive(Debug, PartialEq, Eq)]

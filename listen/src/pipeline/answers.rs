@@ -12,7 +12,7 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 use tokio::io::AsyncWrite;
 use tokio_util::io::poll_write_buf;
 
-use crate::inputs::event::ACCEPTED;
+use crate::inputs::ACCEPTED;
 
 /// With more than this a client has not taken its answers for a while.
 const BYTES_MANY: usize = 64 * 1024;

@@ -4,10 +4,12 @@
 //! A byte with the number of fields, then each field: a byte that names it, a 4-byte big-endian
 //! length, its bytes. Later versions may add fields, but never change one.
 
+use std::sync::Arc;
+
 use bytes::{Buf, BufMut, Bytes};
 use bytestring::ByteString;
 
-use crate::event::{Event, EventType, Json, Time};
+use crate::event::{Attributes, Data, Event, EventType, Json, Time};
 
 const REQUIRED_FIELDS: u8 = 5;
 const FIELD_TYPE: u8 = 1;
@@ -17,12 +19,21 @@ const FIELD_SOURCE: u8 = 4;
 const FIELD_SUBJECT: u8 = 5;
 const FIELD_TIME: u8 = 6;
 const FIELD_PUBLISHER: u8 = 7;
+const FIELD_TEXT: u8 = 8;
+const FIELD_BINARY: u8 = 9;
+const FIELD_CONTENT_TYPE: u8 = 10;
+const FIELD_SCHEMA: u8 = 11;
+/// A byte with the length of the name, the name, the JSON text of the value. May stand often.
+const FIELD_EXTENSION: u8 = 12;
+/// May stand often.
+const FIELD_CHANNEL: u8 = 13;
 
 /// Appends an event.
 pub fn encode(event: &Event, out: &mut impl BufMut) {
     // Without the count, an event that lost its last field would still look whole.
     let optional = u8::from(event.subject.is_some()) + u8::from(event.data.is_some());
-    out.put_u8(REQUIRED_FIELDS + optional);
+    let attributes = event.attributes.as_deref();
+    out.put_u8(REQUIRED_FIELDS + optional + attributes.map_or(0, count));
     put_field(out, FIELD_TYPE, event.event_type.as_str().as_bytes());
     put_field(out, FIELD_ID, event.id.as_bytes());
     put_field(out, FIELD_SOURCE, event.source.as_bytes());
@@ -32,7 +43,42 @@ pub fn encode(event: &Event, out: &mut impl BufMut) {
         put_field(out, FIELD_SUBJECT, subject.as_bytes());
     }
     if let Some(data) = &event.data {
-        put_field(out, FIELD_DATA, data.as_bytes());
+        let tag = match data {
+            Data::Json(_) => FIELD_DATA,
+            Data::Text(_) => FIELD_TEXT,
+            Data::Binary(_) => FIELD_BINARY,
+        };
+        put_field(out, tag, data.as_bytes());
+    }
+    if let Some(attributes) = attributes {
+        put_attributes(out, attributes);
+    }
+}
+
+/// How many fields these are. The limits of their counts leave room for all others.
+fn count(attributes: &Attributes) -> u8 {
+    let Attributes { content_type, schema, extensions, channels } = attributes;
+    let single = usize::from(content_type.is_some()) + usize::from(schema.is_some());
+    u8::try_from(single + extensions.len() + channels.len()).unwrap_or(u8::MAX)
+}
+
+fn put_attributes(out: &mut impl BufMut, attributes: &Attributes) {
+    if let Some(content_type) = &attributes.content_type {
+        put_field(out, FIELD_CONTENT_TYPE, content_type.as_bytes());
+    }
+    if let Some(schema) = &attributes.schema {
+        put_field(out, FIELD_SCHEMA, schema.as_bytes());
+    }
+    for (name, value) in &attributes.extensions {
+        let length = u8::try_from(name.len()).unwrap_or(u8::MAX);
+        put_field(
+            out,
+            FIELD_EXTENSION,
+            &[&[length], &name.as_bytes()[..], value.as_bytes()].concat(),
+        );
+    }
+    for channel in &attributes.channels {
+        put_field(out, FIELD_CHANNEL, channel.as_str().as_bytes());
     }
 }
 
@@ -50,6 +96,7 @@ fn put_field(out: &mut impl BufMut, tag: u8, value: &[u8]) {
 pub fn decode(mut bytes: Bytes) -> Result<Event, Malformed> {
     let (mut event_type, mut id, mut source, mut time) = (None, None, None, None);
     let (mut subject, mut data, mut publisher) = (None, None, None);
+    let mut attributes = Attributes::default();
     for _ in 0..bytes.try_get_u8()? {
         let tag = bytes.try_get_u8()?;
         let length = usize::try_from(bytes.try_get_u32()?).map_err(|_| Malformed)?;
@@ -59,13 +106,15 @@ pub fn decode(mut bytes: Bytes) -> Result<Event, Malformed> {
         let value = bytes.split_to(length);
         let is_first = match tag {
             FIELD_TYPE => event_type.replace(decode_type(value)?).is_none(),
-            FIELD_DATA => data.replace(Json::from_checked(value)).is_none(),
+            FIELD_DATA => data.replace(Data::Json(Json::from_checked(value))).is_none(),
+            FIELD_TEXT => data.replace(Data::Text(decode_text(value)?)).is_none(),
+            FIELD_BINARY => data.replace(Data::Binary(value)).is_none(),
             FIELD_ID => id.replace(decode_text(value)?).is_none(),
             FIELD_SOURCE => source.replace(decode_text(value)?).is_none(),
             FIELD_SUBJECT => subject.replace(decode_text(value)?).is_none(),
             FIELD_TIME => time.replace(Time::from_checked(decode_text(value)?)).is_none(),
             FIELD_PUBLISHER => publisher.replace(decode_text(value)?).is_none(),
-            _ => false,
+            _ => take_attribute(&mut attributes, tag, value)?,
         };
         if !is_first {
             return Err(Malformed);
@@ -82,7 +131,34 @@ pub fn decode(mut bytes: Bytes) -> Result<Event, Malformed> {
         subject,
         time: time.ok_or(Malformed)?,
         publisher: publisher.ok_or(Malformed)?,
+        attributes: (!attributes.is_empty()).then(|| Arc::new(attributes)),
     })
+}
+
+/// Says whether the field may stand there.
+fn take_attribute(attributes: &mut Attributes, tag: u8, value: Bytes) -> Result<bool, Malformed> {
+    Ok(match tag {
+        FIELD_CONTENT_TYPE => attributes.content_type.replace(decode_text(value)?).is_none(),
+        FIELD_SCHEMA => attributes.schema.replace(decode_text(value)?).is_none(),
+        FIELD_EXTENSION => {
+            attributes.extensions.push(decode_extension(value)?);
+            true
+        }
+        FIELD_CHANNEL => {
+            attributes.channels.push(decode_type(value)?);
+            true
+        }
+        _ => false,
+    })
+}
+
+fn decode_extension(mut value: Bytes) -> Result<(ByteString, Json), Malformed> {
+    let length = usize::from(value.try_get_u8()?);
+    if length > value.len() {
+        return Err(Malformed);
+    }
+    let name = decode_text(value.split_to(length))?;
+    Ok((name, Json::from_checked(value)))
 }
 
 fn decode_text(value: Bytes) -> Result<ByteString, Malformed> {

@@ -1,16 +1,14 @@
 //! The sending end of the link: one connection a worker thread, many events in flight.
 //!
-//! Ways in hand over an [`Event`] and wait for its [`Receipt`], or ask how many sessions one would
+//! Ways in hand over an [`Event`] and wait for its [`Receipt`](crate::link::Receipt), or ask how many sessions one would
 //! reach. One task owns the socket: what waits leaves in one write, and one number acknowledges all
 //! that came before it. While broadcast is away, all wait here, each until its time-out.
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -22,7 +20,7 @@ use crate::link::frame::Terms;
 use crate::link::questions::Questions;
 use crate::link::queue::Queue;
 use crate::link::sender::conversation::Conversation;
-use crate::link::{LinkAddress, LinkError, Receipt};
+use crate::link::{LinkAddress, LinkError, Road, Underway};
 use crate::memory::Memory;
 
 mod conversation;
@@ -93,21 +91,6 @@ impl Sender {
         Self { desk }
     }
 
-    /// Queues an event, behind all that were queued before. Its receipt is waited for, and the
-    /// account if the terms say so, in all for at most the publish time-out.
-    ///
-    /// An event is not sent if what is returned was dropped before.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError::Unreachable`] if there is no room.
-    pub fn send(&self, event: Event, terms: Terms) -> Result<Underway, LinkError> {
-        let (reply, answer) = oneshot::channel();
-        self.desk.queue.borrow_mut().push(event, terms, reply, Instant::now())?;
-        self.desk.waiting.notify_one();
-        Ok(Underway { answer })
-    }
-
     /// Asks to how many sessions an event of this type and of so many bytes would be queued, and
     /// waits for the answer for at most the publish time-out.
     ///
@@ -129,19 +112,14 @@ impl Sender {
     }
 }
 
-/// An event on its way: ends with its receipt, or with an error that says whether it may have been
-/// taken.
-#[derive(Debug)]
-pub struct Underway {
-    answer: oneshot::Receiver<Result<Receipt, LinkError>>,
-}
-
-impl Future for Underway {
-    type Output = Result<Receipt, LinkError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
-        Poll::Ready(answer.unwrap_or(Err(LinkError::Undecided)))
+impl Road for Sender {
+    /// The receipt is waited for, and the account if the terms say so, in all for at most the publish
+    /// time-out. An event is not sent if what is returned was dropped before.
+    fn send(&self, event: Event, terms: Terms) -> Result<Underway, LinkError> {
+        let (reply, answer) = oneshot::channel();
+        self.desk.queue.borrow_mut().push(event, terms, reply, Instant::now())?;
+        self.desk.waiting.notify_one();
+        Ok(Underway::new(answer))
     }
 }
 

@@ -167,6 +167,7 @@ impl Attributes {
             },
             expires: self.expires,
             digest,
+            key: None,
         }
     }
 }

@@ -153,7 +153,7 @@ impl Wish {
 
     fn filter(&self) -> Filter {
         let sources = self.sources.iter().map(|it| SourceRule::parse(it)).collect();
-        let narrow = Narrow { sources, subject: self.subject.map(Into::into) };
+        let narrow = Narrow { sources, subject: self.subject.map(Into::into), ..Narrow::default() };
         let mut filter = Filter::new([], narrow);
         for (text, after) in &self.patterns {
             filter.add(&Pattern::parse(*text).unwrap(), *after);

@@ -21,27 +21,18 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::archive::{Opening, ReadError, Recovery};
-use crate::cloudevents::{self, Extension};
 use crate::disconnect::Disconnect;
 use crate::filter::Filter;
 use crate::hub::SessionId;
-use crate::log::reader::Excerpt;
+use crate::listing::Listing;
 use crate::outbox::Outbox;
 use crate::outputs::events::PageRule;
-use crate::publication::Placed;
 use crate::session::Session;
 use crate::subscription::Subscription;
 use crate::worker::{Output, Worker};
 
-/// A page takes no further event beyond so many bytes.
-const PAGE_BYTES_MAX: usize = 1024 * 1024;
-/// So many readings make a page, at most: it may be empty, and the next one goes on behind it.
-const READINGS_MAX: usize = 64;
 /// How often one looks while a page is waited for, though nobody was told.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How often a page begins anew because retention was faster.
-const ATTEMPTS_MAX: usize = 8;
-
 /// Answers with a page; `query` is what the next page's query begins with.
 ///
 /// # Errors
@@ -54,20 +45,11 @@ pub async fn answer(
     rule: PageRule,
     query: &str,
 ) -> Result<HttpResponse, PageError> {
-    let archive = &worker.shared.archive;
+    let (archive, memory) = (&worker.shared.archive, &worker.shared.memory);
     let filter = Arc::new(Filter::new(&subscription.patterns, subscription.narrow.clone()));
     let deadline = Instant::now() + rule.wait;
-    let mut opening = archive.open(&subscription.start, &filter, archive.end()).await?;
-    let mut page = Page::begin(worker, opening.place, rule.limit);
-    let mut attempts = 1..ATTEMPTS_MAX;
-    while let Err(error) = page.fill(&filter).await {
-        // What was kept a moment ago may not be any more: it begins with what is kept now.
-        if error != ReadError::Freed || !page.is_empty() || attempts.next().is_none() {
-            return Err(error.into());
-        }
-        opening = archive.open(&subscription.start, &filter, archive.end()).await?;
-        page.place = opening.place;
-    }
+    let start = &subscription.start;
+    let (mut page, opening) = Listing::begin(archive, memory, start, &filter, rule.limit).await?;
     // Where there is more to look through, the next page goes on with it at once.
     if page.is_empty() && page.is_at_end && rule.wait > Duration::ZERO {
         let watch = Watch::begin(worker, principal, &subscription);
@@ -82,97 +64,32 @@ pub async fn answer(
             watch.wait_until(deadline.min(now + LOOK_EVERY)).await?;
         }
     }
-    Ok(page.into_response(&opening, query))
+    Ok(respond(worker, page, &opening, query))
 }
 
-/// A page that is being written.
-struct Page<'a> {
-    worker: &'a Worker,
-    /// There is nothing else for it up to this offset.
-    place: u64,
-    /// That is the end of the log.
-    is_at_end: bool,
-    room: usize,
-    count: usize,
-    body: Vec<u8>,
-    held: Held,
-}
-
-impl<'a> Page<'a> {
-    fn begin(worker: &'a Worker, place: u64, limit: usize) -> Self {
-        let held = worker.shared.memory.hold(0);
-        Self { worker, place, is_at_end: false, room: limit, count: 0, body: vec![b'['], held }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// Reads on until the page is full, or there is nothing more, or it was long enough.
-    async fn fill(&mut self, filter: &Arc<Filter>) -> Result<(), ReadError> {
-        let archive = &self.worker.shared.archive;
-        self.is_at_end = false;
-        for _ in 0..READINGS_MAX {
-            if self.room == 0 || self.body.len() >= PAGE_BYTES_MAX {
-                break;
-            }
-            let before = self.place;
-            let excerpt = archive.read(before, filter, PAGE_BYTES_MAX - self.body.len()).await?;
-            self.take(excerpt);
-            self.is_at_end = self.place == before || self.place >= archive.end();
-            if self.is_at_end {
-                break;
-            }
-            // What is in memory is read without a pause: others have their turn.
-            tokio::task::yield_now().await;
+fn respond(worker: &Worker, page: Listing, opening: &Opening, query: &str) -> HttpResponse {
+    let epoch = &worker.shared.archive.epoch;
+    worker.count_deliveries(page.count);
+    let place = page.place;
+    let (body, held) = page.into_json();
+    let body = Body { bytes: Some(body.into()), held };
+    let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(body));
+    let headers = response.headers_mut();
+    let kind = HeaderValue::from_static("application/cloudevents-batch+json; charset=utf-8");
+    headers.insert(CONTENT_TYPE, kind);
+    let mut add = |name: HeaderName, value: String| {
+        // What we put in has no character that a header could not hold.
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
         }
-        Ok(())
+    };
+    add(LINK, format!("</events?{query}after={}>; rel=\"next\"", epoch.at(place)));
+    if let Some(Recovery::Broken { earliest }) = opening.recovered {
+        add(HeaderName::from_static("gateway-recovered"), "false".to_owned());
+        let earliest = epoch.at(earliest).to_string();
+        add(HeaderName::from_static("gateway-earliest"), earliest);
     }
-
-    /// Writes what was found: events share the bytes of their neighbours, and are not held on to.
-    fn take(&mut self, excerpt: Excerpt) {
-        let epoch = &self.worker.shared.archive.epoch;
-        let is_more = excerpt.events.len() > self.room;
-        for (offset, event) in excerpt.events.iter().take(self.room) {
-            if self.count > 0 {
-                self.body.push(b',');
-            }
-            let placed = Placed { epoch, offset: *offset, event };
-            cloudevents::encode(&placed, Extension::Cursor, &mut self.body);
-            self.count += 1;
-            self.place = *offset;
-        }
-        self.room -= excerpt.events.len().min(self.room);
-        if !is_more {
-            self.place = excerpt.place;
-        }
-        self.held.resize(self.body.capacity());
-    }
-
-    fn into_response(mut self, opening: &Opening, query: &str) -> HttpResponse {
-        let epoch = &self.worker.shared.archive.epoch;
-        self.body.push(b']');
-        self.worker.count_deliveries(self.count);
-        let Self { body, held, place, .. } = self;
-        let body = Body { bytes: Some(body.into()), held };
-        let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(body));
-        let headers = response.headers_mut();
-        let kind = HeaderValue::from_static("application/cloudevents-batch+json; charset=utf-8");
-        headers.insert(CONTENT_TYPE, kind);
-        let mut add = |name: HeaderName, value: String| {
-            // What we put in has no character that a header could not hold.
-            if let Ok(value) = HeaderValue::from_str(&value) {
-                headers.insert(name, value);
-            }
-        };
-        add(LINK, format!("</events?{query}after={}>; rel=\"next\"", epoch.at(place)));
-        if let Some(Recovery::Broken { earliest }) = opening.recovered {
-            add(HeaderName::from_static("gateway-recovered"), "false".to_owned());
-            let earliest = epoch.at(earliest).to_string();
-            add(HeaderName::from_static("gateway-earliest"), earliest);
-        }
-        response
-    }
+    response
 }
 
 /// A page on its way, on the account of memory until the client has it.

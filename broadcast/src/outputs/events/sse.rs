@@ -14,8 +14,11 @@ use actix_web::HttpResponse;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use jiff::Timestamp;
+use shared::event::Data;
 use shared::principal::Principal;
 use shared::tokens::Tokens;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -43,8 +46,10 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// Events as their data.
 pub(in crate::outputs) static DATA: Format = Format::new(Slot::Sse, |placed, out| {
     push_head(&placed.cursor().to_string(), Some(placed.event.event_type.as_str()), out);
-    let data = placed.event.data.as_ref().map_or(&[][..], |data| data.as_bytes());
-    push_data(data, out);
+    match &placed.event.data {
+        Some(Data::Binary(bytes)) => push_data(STANDARD.encode(bytes).as_bytes(), out),
+        data => push_data(data.as_ref().map_or(&[], Data::as_bytes), out),
+    }
 });
 /// Events as CloudEvents.
 pub(in crate::outputs) static CLOUDEVENTS: Format =

@@ -88,34 +88,3 @@ fn optional_members_are_taken() {
     assert_eq!(draft.subject.unwrap(), "");
     assert_eq!(draft.time.unwrap().as_str(), "2026-11-21T12:00:00Z");
 }
-
-#[test]
-fn a_dry_run_is_asked_for_exactly_or_the_request_is_refused() {
-    let table = [
-        ("", Ok(false)),
-        ("a=dry_run", Ok(false)),
-        ("a=dry_run=true", Ok(false)),
-        ("dry=true", Ok(false)),
-        ("DRY_RUN=true", Ok(false)),
-        ("dry_run=false", Ok(false)),
-        ("dry_run=true", Ok(true)),
-        ("&&a=b&dry_run=true&c", Ok(true)),
-        ("dry%5Frun=tru%65", Ok(true)),
-        ("%64ry_run=%66alse", Ok(false)),
-        ("dry_run", Err(InvalidQuery)),
-        ("dry_run=", Err(InvalidQuery)),
-        ("dry_run=1", Err(InvalidQuery)),
-        ("dry_run=True", Err(InvalidQuery)),
-        ("dry_run=true+", Err(InvalidQuery)),
-        ("dry_run=true%20", Err(InvalidQuery)),
-        ("dry_run=%ff", Err(InvalidQuery)),
-        ("dry_run=true=", Err(InvalidQuery)),
-        ("dry_run=true&dry_run=true", Err(InvalidQuery)),
-        ("dry_run=false&dry_run=false", Err(InvalidQuery)),
-        ("dry_run=false&a=b&dry%5frun=true", Err(InvalidQuery)),
-        ("dry_run=true&dry_run", Err(InvalidQuery)),
-    ];
-    for (query, expected) in table {
-        assert_eq!(read_dry_run(query), expected, "{query}");
-    }
-}

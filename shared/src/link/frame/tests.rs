@@ -2,19 +2,20 @@ use proptest::prelude::*;
 use tokio_util::codec::Decoder as _;
 
 use super::*;
-use crate::event::{Json, Time};
+use crate::event::{Data, Json, Time};
 
 const ALL_TERMS: Terms = Terms { may_be_retry: true, wants_account: true };
 
 fn event(event_type: &str, data: Option<&str>, subject: Option<&str>) -> Event {
     Event {
         event_type: EventType::parse(event_type.to_owned()).unwrap(),
-        data: data.map(|it| Json::from_checked(Bytes::copy_from_slice(it.as_bytes()))),
+        data: data.map(|it| Data::Json(Json::from_checked(Bytes::copy_from_slice(it.as_bytes())))),
         id: "id-1".into(),
         source: "/billing".into(),
         subject: subject.map(Into::into),
         time: Time::now(),
         publisher: "billing".into(),
+        attributes: None,
     }
 }
 

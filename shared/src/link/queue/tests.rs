@@ -3,7 +3,7 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
-use crate::event::{EventType, Json, Time};
+use crate::event::{Data, EventType, Json, Time};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -58,12 +58,13 @@ impl Publishers {
 fn event(bytes: usize) -> Event {
     Event {
         event_type: EventType::parse("a").unwrap(),
-        data: Some(Json::from_checked(Bytes::from(vec![b'1'; bytes]))),
+        data: Some(Data::Json(Json::from_checked(Bytes::from(vec![b'1'; bytes])))),
         id: "1".into(),
         source: "/x".into(),
         subject: None,
         time: Time::now(),
         publisher: "x".into(),
+        attributes: None,
     }
 }
 

@@ -7,6 +7,7 @@ use tokio_util::codec::Decoder as _;
 
 use super::*;
 use crate::event::Time;
+use crate::link::Receipt;
 use crate::link::frame::{self, Account, Frame, Hello, Request, VERSION};
 
 const WITH_ACCOUNT: Terms = Terms { may_be_retry: false, wants_account: true };
@@ -20,6 +21,7 @@ fn event(id: &str) -> Event {
         subject: None,
         time: Time::now(),
         publisher: "billing".into(),
+        attributes: None,
     }
 }
 

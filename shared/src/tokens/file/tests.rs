@@ -158,7 +158,7 @@ fn a_principal_is_found_again_in_a_later_table() {
 
 #[test]
 fn only_a_table_that_admitted_somebody_can_withdraw_all() {
-    let file = crate::tokens::TokensFile::new("tokens".into());
+    let file = crate::tokens::TokensFile::new("tokens".into(), None);
     let withdraws = |old: &str, new: &str| {
         file.withdraws_all(&parse(old.as_bytes()).0, &parse(new.as_bytes()).0)
     };

@@ -6,12 +6,11 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use actix_http::ws::OpCode;
 use jiff::Timestamp;
-use shared::principal::Principal;
 use shared::socket::Socket;
 use shared::tokens::Tokens;
 use tokio::io::AsyncWrite as _;
@@ -21,8 +20,8 @@ use crate::bell::Bell;
 use crate::disconnect::Disconnect;
 use crate::hub::SessionId;
 use crate::outbox::Outbox;
-use crate::outputs::websocket::frame;
-use crate::outputs::websocket::native::{self, Native};
+use crate::websocket::dialect::{Begin, Dialect, Reaction, Seat};
+use crate::websocket::frame;
 use crate::worker::{Output, Shared, Worker};
 
 /// HARDENING: a close that takes longer becomes a reset.
@@ -34,7 +33,7 @@ pub(super) struct Connection {
     pub(super) id: SessionId,
     pub(super) socket: RefCell<Socket>,
     pub(super) outbox: Rc<Outbox>,
-    pub(super) native: RefCell<Native>,
+    pub(super) dialect: RefCell<Box<dyn Dialect>>,
     pub(super) phase: Cell<Phase>,
     /// When a byte last moved, or the socket became full; of use only while it is.
     moved: Cell<Instant>,
@@ -59,19 +58,16 @@ pub(super) enum Phase {
 
 impl Connection {
     /// Takes a place in the worker's hub.
-    pub(super) fn new(
-        worker: Rc<Worker>,
-        socket: Socket,
-        principal: Option<Arc<Principal>>,
-    ) -> Rc<Self> {
+    pub(super) fn new(worker: Rc<Worker>, socket: Socket, begin: Begin) -> Rc<Self> {
         let Shared { limits, memory, .. } = &worker.shared;
         let outbox = Rc::new(Outbox::new(limits.outbox_bytes_max, memory));
-        let id = worker.with_hub(|hub| hub.enter(Rc::clone(&outbox), &native::PLAIN));
+        let id = worker.with_hub(|hub| hub.enter_watcher(Rc::clone(&outbox)));
+        let seat = Seat { id, worker: Rc::clone(&worker), outbox: Rc::clone(&outbox) };
         Rc::new(Self {
             id,
             socket: RefCell::new(socket),
             outbox,
-            native: RefCell::new(Native::new(id, principal)),
+            dialect: RefCell::new(begin(seat)),
             phase: Cell::new(Phase::Open),
             moved: Cell::new(Instant::now()),
             bell: Bell::default(),
@@ -137,12 +133,17 @@ impl Connection {
         }
     }
 
+    /// Queues text messages.
+    pub(super) fn say(&self, answers: &[String]) {
+        for answer in answers {
+            self.answer(frame::frame(OpCode::Text, answer.as_bytes()));
+        }
+    }
+
     /// Nothing more is offered to it. Its place in the hub stays until the task ends, or another
     /// session could get the same id meanwhile.
     pub(super) fn unsubscribe_all(&self) {
-        if let Some(session) = self.native.borrow_mut().session_mut() {
-            self.worker.with_hub(|hub| session.unsubscribe_all(hub));
-        }
+        self.dialect.borrow_mut().leave();
     }
 }
 
@@ -182,6 +183,11 @@ impl Output for Connection {
     }
 
     fn judge(&self, tokens: &Tokens, now: Timestamp) -> Option<Disconnect> {
-        self.native.borrow_mut().session_mut()?.judge(tokens, now)
+        let Reaction { answers, disconnect, .. } = self.dialect.borrow_mut().judge(tokens, now);
+        if self.phase.get() == Phase::Open && !answers.is_empty() {
+            self.say(&answers);
+            self.bell.ring();
+        }
+        disconnect
     }
 }

@@ -1,26 +1,28 @@
-//! The native protocol on a WebSocket (WIRE §1.2 to 1.4): what a client says, and what it hears.
+//! The rules of the native protocol (WIRE §1.2 to 1.4): what a client says, and what it hears.
 //!
-//! Rules without socket or clock. Whatever a message asks for is decided here; the connection only
-//! carries it out.
+//! Without socket or clock. Whatever a message asks for is decided here, and carried out by others.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use shared::cloudevents::push_data;
 use shared::credentials::Credentials;
+use shared::event::{Data, Event};
+use shared::json::{push_member, push_string};
 use shared::pattern::Pattern;
 use shared::principal::Principal;
+use shared::publisher::Approved;
 use shared::tokens::Tokens;
 
 use crate::archive::{Opening, Recovery, Start};
-use crate::cloudevents::{self, Extension, push_member, push_string};
 use crate::cursor::Epoch;
 use crate::disconnect::Disconnect;
 use crate::hub::{Hub, SessionId};
-use crate::outputs::websocket::frame::{HEADER_BYTES_MAX, push_header, push_text};
-use crate::outputs::websocket::message::{Message, Refusal, Wish};
+use crate::outputs::native::message::{Message, Refusal, Wish};
 use crate::publication::{Format, Placed, Slot};
 use crate::session::Session;
-use crate::subscription::Subscription;
+use crate::websocket::formats::{CLOUDEVENTS, CLOUDEVENTS_WITH_CURSOR};
+use crate::websocket::frame::{HEADER_BYTES_MAX, push_header, push_text};
 
 /// WIRE §1.2: so many failed authentications end the connection.
 const FAILURES_MAX: u8 = 3;
@@ -29,34 +31,26 @@ const FAILURES_MAX: u8 = 3;
 pub static PLAIN: Format = Format::new(Slot::Native, encode_plain);
 /// The same with cursor, id, time and source.
 pub static WITH_CURSOR: Format = Format::new(Slot::NativeCursor, encode_with_cursor);
-/// CloudEvents.
-pub static CLOUDEVENTS: Format = Format::new(Slot::CloudEvents, |placed, out| {
-    push_text(out, |out| cloudevents::encode(placed, Extension::None, out));
-});
-/// CloudEvents with cursor.
-pub static CLOUDEVENTS_WITH_CURSOR: Format = Format::new(Slot::CloudEventsCursor, |placed, out| {
-    push_text(out, |out| cloudevents::encode(placed, Extension::Cursor, out));
-});
-
 /// One client's conversation.
 #[derive(Debug)]
 pub struct Native {
-    id: SessionId,
+    pub(super) id: SessionId,
     /// There once the client has proved who it is.
-    session: Option<Session>,
+    pub(super) session: Option<Session>,
     /// The first init that succeeded is behind us.
-    has_begun: bool,
-    wants_cursor: bool,
+    pub(super) has_begun: bool,
+    /// Whether it is told places.
+    pub wants_cursor: bool,
     /// How its events are written.
     pub format: &'static Format,
     failures: u8,
 }
 
 /// What a message leads to.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Reaction {
-    /// What the client hears: a JSON text.
-    pub answer: String,
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the client hears, if anything: a JSON text.
+    pub answer: Option<String>,
     /// Why the connection ends after that.
     pub disconnect: Option<Disconnect>,
     /// A credential was refused.
@@ -64,7 +58,9 @@ pub struct Reaction {
     /// Where the client's events begin, if they are to be read from the log: it is answered when
     /// that is found out, and not before.
     pub start: Option<Start>,
-    code: &'static str,
+    /// An event that is to be published.
+    pub event: Option<Approved>,
+    pub(super) code: &'static str,
 }
 
 /// What a message is judged by.
@@ -97,41 +93,31 @@ impl Native {
         self.session.as_mut()
     }
 
-    /// Subscribes a client that has asked in its request, and says nothing here.
-    pub fn attach(&mut self, subscription: &Subscription, hub: &mut Hub) {
-        self.format = &CLOUDEVENTS_WITH_CURSOR;
-        hub.set_format(self.id, self.format);
-        hub.narrow(self.id, &subscription.narrow);
-        if let Some(session) = &mut self.session {
-            session.hold_back();
-            session.subscribe(subscription.patterns.clone(), hub);
-        }
-    }
-
     /// Takes a text message.
-    pub fn receive(&mut self, text: &str, court: Court<'_>) -> Reaction {
+    pub fn receive(&mut self, text: &str, court: Court<'_>) -> Outcome {
         match Message::read(text) {
+            Ok(message) if message.has_channels() => self.obey(text, &message, court),
             Ok(message) if message.is("unsubscribe") => self.unsubscribe(&message, court),
             Ok(message) if message.is("auth") => self.authenticate(&message, &court),
             Ok(message) => self.init(&message, court),
-            Err(code) => Reaction::to("init", Err(code)),
+            Err(code) => Outcome::to("init", Err(code)),
         }
     }
 
     /// Takes a message that is not even text.
-    pub fn receive_binary(&self) -> Reaction {
-        Reaction::to("init", Err(Refusal::Syntax))
+    pub fn receive_binary(&self) -> Outcome {
+        Outcome::to("init", Err(Refusal::Syntax))
     }
 
-    fn init(&mut self, message: &Message<'_>, court: Court<'_>) -> Reaction {
+    fn init(&mut self, message: &Message<'_>, court: Court<'_>) -> Outcome {
         let epoch = court.epoch;
         match self.try_init(message, court) {
             Ok(Accepted { disconnect, start, opening }) => {
-                let mut reaction = Reaction { disconnect, start, ..Reaction::to("init", Ok(())) };
+                let mut outcome = Outcome { disconnect, start, ..Outcome::to("init", Ok(())) };
                 if let Some(opening) = opening {
-                    reaction.answer = self.answer_opening(&opening, epoch);
+                    outcome.answer = Some(self.answer_opening(&opening, epoch));
                 }
-                reaction
+                outcome
             }
             Err(refusal) => self.refuse("init", refusal),
         }
@@ -182,6 +168,11 @@ impl Native {
             true if message.has_wish() => return Err(Refusal::Resume),
             true => None,
         };
+        let hears_channels = session.is_some_and(|session| session.channels().next().is_some());
+        // What it hears by its channels is live already, and must not be overtaken.
+        if hears_channels && wish.as_ref().is_some_and(|wish| wish.start != Start::Live) {
+            return Err(Refusal::Resume);
+        }
         let id = self.id;
         let session = self.session.get_or_insert_with(|| Session::new(id, Arc::clone(&principal)));
         let disconnect = session.renew(principal);
@@ -220,7 +211,7 @@ impl Native {
         }
     }
 
-    fn authenticate(&mut self, message: &Message<'_>, court: &Court<'_>) -> Reaction {
+    fn authenticate(&mut self, message: &Message<'_>, court: &Court<'_>) -> Outcome {
         let shown = message.credentials().and_then(|it| Ok(court.tokens.authenticate(&it)?));
         let principal = match shown {
             Ok(principal) => principal,
@@ -233,10 +224,10 @@ impl Native {
                 None
             }
         };
-        Reaction { disconnect, ..Reaction::to("auth", Ok(())) }
+        Outcome { disconnect, ..Outcome::to("auth", Ok(())) }
     }
 
-    fn unsubscribe(&mut self, message: &Message<'_>, court: Court<'_>) -> Reaction {
+    fn unsubscribe(&mut self, message: &Message<'_>, court: Court<'_>) -> Outcome {
         let events = match message.events() {
             Ok(events) => events,
             Err(refusal) => return self.refuse("unsubscribe", refusal),
@@ -247,18 +238,18 @@ impl Native {
         if let Some(session) = &mut self.session {
             session.unsubscribe(patterns.iter(), court.hub);
         }
-        Reaction::to("unsubscribe", Ok(()))
+        Outcome::to("unsubscribe", Ok(()))
     }
 
-    fn refuse(&mut self, to: &str, refusal: Refusal) -> Reaction {
-        let mut reaction = Reaction::to(to, Err(refusal));
+    fn refuse(&mut self, to: &str, refusal: Refusal) -> Outcome {
+        let mut outcome = Outcome::to(to, Err(refusal));
         if matches!(refusal, Refusal::Auth(_)) {
             self.failures = self.failures.saturating_add(1);
-            reaction.is_refused = true;
-            reaction.disconnect =
+            outcome.is_refused = true;
+            outcome.disconnect =
                 (self.failures >= FAILURES_MAX).then_some(Disconnect::Unauthenticated);
         }
-        reaction
+        outcome
     }
 }
 
@@ -283,7 +274,7 @@ impl Wish {
     }
 }
 
-impl Reaction {
+impl Outcome {
     /// The code in the answer.
     pub fn code(&self) -> &'static str {
         self.code
@@ -292,7 +283,19 @@ impl Reaction {
     fn to(message: &str, result: Result<(), Refusal>) -> Self {
         let code = result.map_or_else(Refusal::code, |()| "OK");
         let answer = format!(r#"{{"type":"{message}","code":"{code}"}}"#);
-        Self { answer, disconnect: None, is_refused: false, start: None, code }
+        Self { answer: Some(answer), code, ..Self::nothing() }
+    }
+
+    /// Nothing is to be done.
+    pub(super) fn nothing() -> Self {
+        Self {
+            answer: None,
+            disconnect: None,
+            is_refused: false,
+            start: None,
+            event: None,
+            code: "OK",
+        }
     }
 }
 
@@ -302,8 +305,17 @@ const DATA: &[u8] = br#","data":"#;
 /// Appends an event as one text frame; `data` are the publisher's own bytes.
 fn encode_plain(placed: &Placed<'_>, out: &mut Vec<u8>) {
     let event = placed.event;
+    let data = match &event.data {
+        None => None,
+        Some(Data::Json(json)) => Some(json.as_bytes()),
+        Some(Data::Text(_) | Data::Binary(_)) => {
+            return push_text(out, |out| {
+                push_event(event, out);
+                out.push(b'}');
+            });
+        }
+    };
     let event_type = serde_json::Value::from(event.event_type.as_str()).to_string();
-    let data = event.data.as_ref().map(|data| data.as_bytes().as_ref());
     let length =
         START.len() + event_type.len() + data.map_or(0, |data| DATA.len() + data.len()) + 1;
     out.reserve(length + HEADER_BYTES_MAX);
@@ -317,16 +329,18 @@ fn encode_plain(placed: &Placed<'_>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// Appends an event but for its end.
+fn push_event(event: &Event, out: &mut Vec<u8>) {
+    out.extend_from_slice(START);
+    push_string(event.event_type.as_str(), out);
+    push_data(event.data.as_ref(), out);
+}
+
 /// Appends an event with its cursor, id, time and source.
 fn encode_with_cursor(placed: &Placed<'_>, out: &mut Vec<u8>) {
     push_text(out, |out| {
         let event = placed.event;
-        out.extend_from_slice(START);
-        push_string(event.event_type.as_str(), out);
-        if let Some(data) = &event.data {
-            out.extend_from_slice(DATA);
-            out.extend_from_slice(data.as_bytes());
-        }
+        push_event(event, out);
         push_member("cursor", &placed.cursor().to_string(), out);
         push_member("id", &event.id, out);
         push_member("time", event.time.as_str(), out);

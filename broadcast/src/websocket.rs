@@ -3,9 +3,9 @@
 //! The server would keep its buffers for the life of a connection. So after the handshake the
 //! connection is ours alone: one small task that reads, and a socket that the worker writes to.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use actix_codec::Framed;
 use actix_http::body::{BoxBody, MessageBody as _};
@@ -22,47 +22,34 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::FutureExt as _;
 use shared::guard::Guard;
-use shared::http::client_address;
-use shared::principal::Principal;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::census::Place;
-use crate::outputs::websocket::client::Client;
-use crate::outputs::{CanUpgrade, Outputs, mark_can_upgrade};
 use crate::refusal::Refusal;
-use crate::subscription::Subscription;
 use crate::tickets::{Claim, Hold};
+use crate::websocket::client::Client;
+use crate::websocket::dialect::Begin;
 use crate::worker::Worker;
 
 pub mod client;
 mod connection;
+pub mod dialect;
+pub mod formats;
 pub mod frame;
-pub mod message;
-pub mod native;
 pub mod reader;
 
+/// Marks a request whose connection can be taken over.
+#[derive(Debug, Clone, Copy)]
+pub struct CanUpgrade;
+
 /// What a session begins with; travels from the handshake to the taking over of the connection.
-#[derive(Debug)]
 pub struct Beginning {
     /// Its place among all sessions.
     pub place: Place,
-    /// Who it is, if it has shown that.
-    pub principal: Option<Arc<Principal>>,
     /// Its hold on the ticket that let it in, if one did.
     pub hold: Option<Hold>,
-    /// What it wants, if it has said so in its request.
-    pub subscription: Option<Subscription>,
-}
-
-/// What a client has shown and asked for in its request.
-#[derive(Debug)]
-pub struct Asked {
-    /// Who it is, if it has shown that.
-    pub principal: Option<Arc<Principal>>,
-    /// Its claim to the ticket that it has shown, if it was one.
-    pub claim: Option<Claim>,
-    /// What it wants, if it has said so.
-    pub subscription: Option<Subscription>,
+    /// What it is to be said on it.
+    pub begin: Begin,
 }
 
 /// Whether a request asks for this protocol, and not for none or another (RFC 9110 §7.8).
@@ -72,36 +59,46 @@ pub fn is_asked_for(headers: &HeaderMap) -> bool {
     protocols.any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
 }
 
+/// What a client has shown and asked for in its request.
+pub struct Asked<'a> {
+    /// Its address.
+    pub client: IpAddr,
+    /// Its claim to the ticket that it has shown, if it was one.
+    pub claim: Option<Claim>,
+    /// Which of the subprotocols that it offers it gets.
+    pub subprotocol: Option<&'a str>,
+    /// What is to be said on the connection.
+    pub begin: Begin,
+}
+
 /// Judges a handshake (RFC 6455 §4.2.1) and answers it.
 pub async fn upgrade(
     request: &HttpRequest,
     payload: Payload,
-    outputs: &Outputs,
-    asked: Asked,
+    worker: &Worker,
+    asked: Asked<'_>,
 ) -> Result<HttpResponse, Refusal> {
+    let Asked { client, claim, subprotocol, begin } = asked;
     let is_takeable = request.extensions().get::<CanUpgrade>().is_some();
     if !is_takeable || request.version() < Version::HTTP_11 {
         return Err(Refusal::InvalidRequest);
     }
     judge_headers(request.headers())?;
-    let client = client_address(request.head(), &outputs.trusted_proxies);
-    let census = &outputs.worker.shared.census;
-    let place = census.enter(client).ok_or(Refusal::TooManySessions)?;
-    // The 2018 service echoed whatever came first.
-    let offered: Option<&str> = request
-        .headers()
-        .get(SEC_WEBSOCKET_PROTOCOL)
-        .and_then(|value| value.to_str().ok()?.split(',').map(str::trim).find(|it| !it.is_empty()));
+    let place = worker.shared.census.enter(client).ok_or(Refusal::TooManySessions)?;
     let (mut response, _, _) =
-        actix_ws::handle_with_protocols(request, payload, offered.as_slice())
+        actix_ws::handle_with_protocols(request, payload, subprotocol.as_slice())
             .map_err(|_| Refusal::InvalidRequest)?;
     // The library's way to write is not ours: its body would be polled for ever.
     response = response.set_body(BoxBody::new(()));
-    let Asked { principal, claim, subscription } = asked;
-    let hold = outputs.worker.shared.tickets.open_claimed(claim).await;
-    let beginning = Beginning { place, principal, hold, subscription };
-    response.extensions_mut().insert(beginning);
+    let hold = worker.shared.tickets.open_claimed(claim).await;
+    response.extensions_mut().insert(Beginning { place, hold, begin });
     Ok(response)
+}
+
+/// The subprotocols that a client offers, in its order.
+pub fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|it| !it.is_empty())
 }
 
 fn judge_headers(headers: &HeaderMap) -> Result<(), Refusal> {
@@ -131,7 +128,7 @@ pub async fn take_over<S>(
 where
     S: Service<Request, Response = ServiceResponse, Error = actix_web::Error>,
 {
-    mark_can_upgrade(&request);
+    request.extensions_mut().insert(CanUpgrade);
     let mut response: Response<BoxBody> = app.call(request).await?.into();
     let beginning = response.extensions_mut().remove::<Beginning>();
     // No answer of ours is a stream.
@@ -151,6 +148,18 @@ where
     // A task of its own: the one that we are in holds on to what the HTTP server needed.
     tokio::task::spawn_local(run(client));
     Ok(())
+}
+
+impl std::fmt::Debug for Asked<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Asked")
+    }
+}
+
+impl std::fmt::Debug for Beginning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Beginning")
+    }
 }
 
 /// Runs a session. A panic ends it alone.

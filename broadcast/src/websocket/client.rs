@@ -12,21 +12,17 @@ use shared::socket::Socket;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::catch_up::CatchUp;
 use crate::census::Place;
 use crate::disconnect::Disconnect;
-use crate::filter::Narrow;
-use crate::outputs::websocket::Beginning;
-use crate::outputs::websocket::connection::{CLOSE_TIMEOUT, Connection, Phase};
-use crate::outputs::websocket::frame;
-use crate::outputs::websocket::native::{Court, Reaction};
-use crate::outputs::websocket::reader::{Incoming, Reader};
 use crate::pace::Pace;
 use crate::patience::{Due, Patience};
 use crate::tickets::Hold;
+use crate::websocket::Beginning;
+use crate::websocket::connection::{CLOSE_TIMEOUT, Connection, Phase};
+use crate::websocket::dialect::Reaction;
+use crate::websocket::frame;
+use crate::websocket::reader::{Incoming, Reader};
 use crate::worker::{Output, Worker};
-
-mod history;
 
 /// What is read and thrown away after our Close; a client that sends more is not waited for.
 const DISCARD_BYTES_MAX: usize = 1024 * 1024;
@@ -50,10 +46,6 @@ pub struct Client {
     pings: Pace,
     /// An answer that waits, because its address guesses tokens; nothing is read meanwhile.
     held_back: Option<(Instant, Reaction)>,
-    /// The log, as long as the session still reads it.
-    catch_up: Option<Box<CatchUp>>,
-    /// The client has asked in its request; what it says is not listened to.
-    is_attached: bool,
     /// The ticket that let it in.
     hold: Option<Hold>,
     discarded: usize,
@@ -70,12 +62,11 @@ impl Client {
         worker: Rc<Worker>,
         (socket, mut admission): (Socket, Admission),
         first: &Bytes,
-        Beginning { place, principal, hold, subscription }: Beginning,
+        Beginning { place, hold, begin }: Beginning,
     ) -> Self {
         admission.unleash();
         let now = Instant::now();
-        let is_known = principal.is_some();
-        let connection = Connection::new(Rc::clone(&worker), socket, principal);
+        let connection = Connection::new(Rc::clone(&worker), socket, begin);
         let limits = &worker.shared.limits;
         let patience = Patience::new(limits.init_timeout, now);
         let (rate, burst) = NEWCOMER_FRAMES;
@@ -89,20 +80,15 @@ impl Client {
             frames: Pace::new(rate, burst, now.into_std()),
             pings: Pace::new(PINGS.0, PINGS.1, now.into_std()),
             held_back: None,
-            catch_up: None,
-            is_attached: subscription.is_some(),
             hold,
             discarded: 0,
             is_deaf: false,
             admission,
         };
-        if is_known {
+        if client.connection.dialect.borrow().is_settled() {
             client.settle();
         } else {
             worker.expect(client.arrival, client.connection.id);
-        }
-        if let Some(subscription) = subscription {
-            client.attach(subscription);
         }
         client
     }
@@ -166,7 +152,7 @@ impl Client {
     }
 
     fn read_frames(&mut self) {
-        while self.held_back.is_none() && !self.is_deaf && !self.is_opening() {
+        while self.held_back.is_none() && !self.is_deaf && !self.is_busy() {
             match self.reader.read() {
                 Ok(None) => return,
                 Ok(Some(incoming)) => self.take(incoming),
@@ -193,36 +179,27 @@ impl Client {
                 self.connection.answer(frame::frame(OpCode::Pong, &payload));
             }
             Incoming::Pong | Incoming::Fragment => {}
-            Incoming::Text(_) | Incoming::Binary if self.is_attached => {}
-            Incoming::Text(text) => self.receive(&text),
+            Incoming::Text(text) => {
+                let reaction = self.connection.dialect.borrow_mut().receive(&text);
+                self.weigh(reaction);
+            }
             Incoming::Binary => {
-                let reaction = self.connection.native.borrow().receive_binary();
-                self.react(reaction);
+                let reaction = self.connection.dialect.borrow_mut().receive_binary();
+                self.weigh(reaction);
             }
         }
     }
 
-    fn receive(&mut self, text: &str) {
-        let worker = Rc::clone(&self.connection.worker);
-        let tokens = worker.shared.tokens.load_full();
-        let patterns_max = worker.shared.limits.patterns_max;
-        let reaction = worker.with_hub(|hub| {
-            let epoch = &worker.shared.archive.epoch;
-            let court = Court { tokens: &tokens, patterns_max, hub, epoch };
-            self.connection.native.borrow_mut().receive(text, court)
-        });
-        if let Some(catch_up) = &mut self.catch_up
-            && let Some(session) = self.connection.native.borrow().session()
-        {
-            catch_up.set_patterns(session.patterns());
-        }
-        if self.connection.native.borrow().session().is_some() {
+    /// Carries out what is to be done; later, if its address guesses credentials.
+    fn weigh(&mut self, reaction: Reaction) {
+        if self.connection.dialect.borrow().is_settled() {
             self.settle();
         }
-        if reaction.is_refused {
+        if reaction.is_unauthenticated {
             let now = Instant::now();
             let client = self.place.client();
-            if let Some(penalty) = worker.shared.failures.record(client, now.into_std()) {
+            let failures = &self.connection.worker.shared.failures;
+            if let Some(penalty) = failures.record(client, now.into_std()) {
                 self.held_back = Some((now + penalty, reaction));
                 return;
             }
@@ -230,18 +207,27 @@ impl Client {
         self.react(reaction);
     }
 
-    fn react(&mut self, mut reaction: Reaction) {
-        // A client that is let go anyway needs nothing of the log.
-        if let Some(start) = reaction.start.take_if(|_| reaction.disconnect.is_none()) {
-            return self.read_log(Narrow::default(), start);
-        }
-        let code = reaction.code();
-        if code != "OK" {
+    fn react(&self, reaction: Reaction) {
+        if let Some(code) = reaction.refusal {
             self.connection.worker.shared.metrics.refuse(code);
         }
-        self.connection.answer(frame::frame(OpCode::Text, reaction.answer.as_bytes()));
+        self.connection.say(&reaction.answers);
         if let Some(disconnect) = reaction.disconnect {
             self.connection.hang_up(disconnect);
+        }
+    }
+
+    /// Goes on with what takes time.
+    fn follow(&mut self, cx: &mut Context<'_>) {
+        let was_busy = self.is_busy();
+        while self.connection.phase.get() == Phase::Open {
+            let polled = self.connection.dialect.borrow_mut().poll(cx);
+            let Poll::Ready(reaction) = polled else { break };
+            self.weigh(reaction);
+        }
+        if was_busy && !self.is_busy() {
+            // What the client has said meanwhile can be read now.
+            cx.waker().wake_by_ref();
         }
     }
 
@@ -334,11 +320,11 @@ impl Client {
 
     fn is_reading(&self) -> bool {
         let is_over = matches!(self.connection.phase.get(), Phase::Closed { .. } | Phase::Broken);
-        !is_over && self.held_back.is_none() && !self.is_opening()
+        !is_over && self.held_back.is_none() && !self.is_busy()
     }
 
-    fn is_opening(&self) -> bool {
-        self.catch_up.as_ref().is_some_and(|it| it.is_opening())
+    fn is_busy(&self) -> bool {
+        self.connection.dialect.borrow().is_busy()
     }
 }
 
@@ -357,7 +343,9 @@ impl Future for Client {
                 return Poll::Ready(());
             }
             // What was written has made room.
-            if this.catch_up.as_ref().is_some_and(|it| it.can_go_on()) {
+            if this.connection.phase.get() == Phase::Open
+                && this.connection.dialect.borrow().can_go_on()
+            {
                 cx.waker().wake_by_ref();
             }
             let deadline = this.next_deadline();

@@ -27,6 +27,10 @@ pub struct Message<'a> {
     last: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     format: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    channel: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    channels: Option<&'a RawValue>,
 }
 
 /// What a client asks for beyond plain events (WIRE §1.3).
@@ -56,6 +60,24 @@ impl<'a> Message<'a> {
             return Err(any.map_or(Refusal::Syntax, |_| Refusal::EventsMissing));
         }
         serde_json::from_str(text).map_err(|_| Refusal::Syntax)
+    }
+
+    /// Whether it names channels: then it is an Eventual Agent's (WIRE §5), and not of this protocol.
+    pub fn has_channels(&self) -> bool {
+        self.channel.is_some() || self.channels.is_some()
+    }
+
+    /// The channels that it names, if all of them are text, and there is one.
+    pub fn channels(&self) -> Option<Vec<String>> {
+        let mut channels = Vec::new();
+        for named in [self.channel, self.channels].into_iter().flatten() {
+            if named.get().starts_with('[') {
+                channels.extend(serde_json::from_str::<Vec<String>>(named.get()).ok()?);
+            } else {
+                channels.push(serde_json::from_str(named.get()).ok()?);
+            }
+        }
+        (!channels.is_empty()).then_some(channels)
     }
 
     /// Whether its `type` is this one.

@@ -2,13 +2,13 @@ use std::rc::Rc;
 
 use actix_http::ws::OpCode;
 use bytes::Bytes;
-use shared::event::{Event, EventType, Json, Time};
+use shared::event::{Data, Event, EventType, Json, Time};
 use shared::memory::Memory;
 use shared::tokens::file;
 
 use super::*;
 use crate::outbox::Outbox;
-use crate::outputs::websocket::frame::frame;
+use crate::websocket::frame::frame;
 
 const ALL: &str = "0123456789abcdef\nnarrow-token-0001 subscribe=order.>\nold-token-0000001 \
                    expires=2001-01-01T00:00:00Z\n";
@@ -33,7 +33,7 @@ impl Talk {
         }
     }
 
-    fn say(&mut self, text: &str) -> Reaction {
+    fn say(&mut self, text: &str) -> Outcome {
         let court =
             Court { tokens: &self.tokens, patterns_max: 3, hub: &mut self.hub, epoch: &self.epoch };
         self.native.receive(text, court)
@@ -56,7 +56,7 @@ fn init(token: &str, events: &str) -> String {
 fn a_valid_init_is_answered_and_subscribes() {
     let mut talk = Talk::new(ALL);
     let reaction = talk.say(&init("0123456789abcdef", r#"["a","order.*","a"]"#));
-    assert_eq!(reaction.answer, r#"{"type":"init","code":"OK"}"#);
+    assert_eq!(reaction.answer.as_deref(), Some(r#"{"type":"init","code":"OK"}"#));
     assert_eq!((reaction.disconnect, reaction.is_refused), (None, false));
     assert_eq!(talk.subscribed(), ["a", "order.*"]);
 }
@@ -161,11 +161,11 @@ fn unsubscribe_takes_exactly_what_is_named() {
     let mut talk = Talk::new(ALL);
     talk.say(&init("0123456789abcdef", r#"["a","order.*","order.>"]"#));
     let reaction = talk.say(r#"{"type":"unsubscribe","events":["order.*","never",""]}"#);
-    assert_eq!(reaction.answer, r#"{"type":"unsubscribe","code":"OK"}"#);
+    assert_eq!(reaction.answer.as_deref(), Some(r#"{"type":"unsubscribe","code":"OK"}"#));
     assert_eq!(talk.subscribed(), ["a", "order.>"]);
     for text in [r#"{"type":"unsubscribe"}"#, r#"{"type":"unsubscribe","events":[1]}"#] {
         let expected = r#"{"type":"unsubscribe","code":"INVALID_EVENTS_MISSING"}"#;
-        assert_eq!(talk.say(text).answer, expected);
+        assert_eq!(talk.say(text).answer.as_deref(), Some(expected));
     }
 }
 
@@ -173,7 +173,7 @@ fn unsubscribe_takes_exactly_what_is_named() {
 fn auth_renews_the_credential() {
     let mut talk = Talk::new(ALL);
     let reaction = talk.say(r#"{"type":"auth","authentication":"Basic 0123456789abcdef"}"#);
-    assert_eq!(reaction.answer, r#"{"type":"auth","code":"OK"}"#);
+    assert_eq!(reaction.answer.as_deref(), Some(r#"{"type":"auth","code":"OK"}"#));
     assert_eq!(talk.code(r#"{"events":["invoice"]}"#), "OK");
     let narrow = r#"{"type":"auth","authentication":"Basic narrow-token-0001"}"#;
     let reaction = talk.say(narrow);
@@ -193,7 +193,7 @@ fn an_anonymous_line_admits_who_shows_nothing() {
 fn unknown_members_and_types_are_an_init() {
     let mut talk = Talk::new(ALL);
     let text = r#"{"type":"x","authentication":"Basic 0123456789abcdef","events":["a"],"more":{}}"#;
-    assert_eq!(talk.say(text).answer, r#"{"type":"init","code":"OK"}"#);
+    assert_eq!(talk.say(text).answer.as_deref(), Some(r#"{"type":"init","code":"OK"}"#));
 }
 
 #[test]
@@ -214,12 +214,14 @@ fn an_event_is_written_as_the_2018_service_wrote_it() {
     for (event_type, data, expected) in table {
         let event = Event {
             event_type: EventType::parse(event_type.to_owned()).unwrap(),
-            data: data.map(|it| Json::from_checked(Bytes::copy_from_slice(it.as_bytes()))),
+            data: data
+                .map(|it| Data::Json(Json::from_checked(Bytes::copy_from_slice(it.as_bytes())))),
             id: "1".into(),
             source: "/x".into(),
             subject: None,
             time: Time::now(),
             publisher: "x".into(),
+            attributes: None,
         };
         let mut out = Vec::new();
         let epoch = "k3f9a2".parse().unwrap();
