@@ -10,6 +10,7 @@ mod gateway;
 mod history;
 mod link_proxy;
 mod measures;
+mod node;
 mod ports;
 mod publishers;
 mod replay;
