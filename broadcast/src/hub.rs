@@ -14,7 +14,7 @@ use shared::pattern::Pattern;
 use slab::Slab;
 
 use crate::fatal::Fatal;
-use crate::filter::Narrow;
+use crate::filter::{Narrow, SourceRule};
 use crate::hub::tree::PatternTree;
 use crate::interest::Interest;
 use crate::outbox::Outbox;
@@ -38,6 +38,8 @@ impl SessionId {
 pub struct Hub {
     subscribers: Slab<Subscriber>,
     types: Index,
+    /// Who wants one source only, by that.
+    sources: HashMap<ByteString, Index>,
     /// Who also hears what is published to a channel of that name (WIRE §5).
     channels: Index,
     due: Vec<SessionId>,
@@ -131,7 +133,7 @@ impl Hub {
         }
     }
 
-    /// Offers a session only some of the events of its types.
+    /// Offers a session only some of the events of its types. It is not subscribed to any yet.
     pub fn narrow(&mut self, id: SessionId, narrow: &Narrow) {
         if let Some(subscriber) = self.subscribers.get_mut(id.0) {
             // Most want all of them, and pay nothing for those who do not.
@@ -183,14 +185,32 @@ impl Hub {
     pub fn subscribe(&mut self, id: SessionId, pattern: &Pattern) {
         let _fatal = Fatal("the hub");
         self.attend();
-        self.types.insert(pattern, id);
+        match self.only_source(id) {
+            Some(source) => self.sources.entry(source).or_default().insert(pattern, id),
+            None => self.types.insert(pattern, id),
+        }
+    }
+
+    /// The one source that a session wants, if that is so.
+    fn only_source(&self, id: SessionId) -> Option<ByteString> {
+        let narrow = self.subscribers.get(id.0)?.narrow.as_ref()?;
+        match narrow.sources.as_slice() {
+            [SourceRule::Exact(source)] => Some(source.as_str().into()),
+            _ => None,
+        }
     }
 
     /// Takes a subscription back, which must be there.
     pub fn unsubscribe(&mut self, id: SessionId, pattern: &Pattern) {
         let _fatal = Fatal("the hub");
         self.neglect();
-        self.types.remove(pattern, id);
+        let Some(source) = self.only_source(id) else { return self.types.remove(pattern, id) };
+        if let Some(index) = self.sources.get_mut(&source) {
+            index.remove(pattern, id);
+            if index.is_bare() {
+                self.sources.remove(&source);
+            }
+        }
     }
 
     /// Subscribes a session to what is of such a type, or is published to such a channel.
@@ -210,16 +230,18 @@ impl Hub {
     /// Offers each event of a batch to the sessions that it matches.
     pub fn publish(&mut self, publication: &Publication) {
         let _fatal = Fatal("the hub");
-        let Self { subscribers, types, channels, due, deliveries, position, .. } = self;
+        let Self { subscribers, types, sources, channels, due, deliveries, position, .. } = self;
         let mut offering = Offering { subscribers, due, deliveries, publication, last: None };
         for (offset, index, event) in publication.iter() {
             let before = *offering.deliveries;
             // What is not behind the position was there before anybody here wanted anything.
             if offset > *position {
                 let event_type = event.event_type.as_str();
-                types.for_each_match(event_type, &mut |id| {
-                    offering.offer(id, offset, index, event, false);
-                });
+                for by_type in std::iter::once(&*types).chain(sources.get(&event.source)) {
+                    by_type.for_each_match(event_type, &mut |id| {
+                        offering.offer(id, offset, index, event, false);
+                    });
+                }
                 if !channels.is_bare() {
                     let named = event.channels().iter().map(EventType::as_str);
                     for name in std::iter::once(event_type).chain(named) {
@@ -240,7 +262,7 @@ impl Hub {
     /// How many sessions would be offered an event of a type.
     pub fn count(&self, event_type: &str) -> u32 {
         let mut ids: Vec<SessionId> = Vec::new();
-        for index in [&self.types, &self.channels] {
+        for index in [&self.types, &self.channels].into_iter().chain(self.sources.values()) {
             index.for_each_match(event_type, &mut |id| ids.push(id));
         }
         ids.retain(|id| self.subscribers.get(id.0).is_some_and(|it| it.format.is_some()));

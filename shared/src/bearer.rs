@@ -3,8 +3,9 @@
 //! Held by [`Tokens`](crate::tokens::Tokens), which decides every credential. The algorithm is
 //! pinned by the key, never taken from the token's header (RFC 8725 §3.1).
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytestring::ByteString;
 use jiff::Timestamp;
@@ -24,6 +25,8 @@ pub mod keys;
 const NAMELESS: &str = "jwt";
 /// A name is shown in logs and metrics and becomes part of `source`.
 const NAME_CHARS_MAX: usize = 128;
+/// Verified tokens that are remembered; beyond it all are verified anew.
+const VERIFIED_MAX: usize = 10_000;
 /// More patterns in a claim are refused.
 const PATTERNS_MAX: usize = 1000;
 
@@ -57,6 +60,16 @@ pub struct Bearer {
     /// The keys; they follow their files.
     pub keys: Arc<Reloaded<Keys>>,
     rules: Rules,
+    verified: Mutex<Verified>,
+}
+
+/// Tokens that were verified lately: a publisher shows the same one with each event, and a signature
+/// costs more to verify than all the rest of an event.
+#[derive(Debug, Default)]
+struct Verified {
+    /// Of the keys that they were verified with.
+    version: u64,
+    principals: HashMap<Digest, Arc<Principal>>,
 }
 
 impl Bearer {
@@ -67,11 +80,40 @@ impl Bearer {
     /// A file is no good, or the library that verifies does not work here.
     pub fn follow(files: KeyFiles, rules: Rules) -> Result<Arc<Self>, LoadError> {
         self_test().map_err(LoadError::Parse)?;
-        Ok(Arc::new(Self { keys: Reloaded::follow(files)?, rules }))
+        Ok(Arc::new(Self { keys: Reloaded::follow(files)?, rules, verified: Mutex::default() }))
     }
 
-    /// Decides who shows a token; `None` if nobody.
+    /// Decides who shows a token; `None` if nobody. Whether its time is over is judged by the caller.
     pub fn verify(&self, jwt: &Jwt) -> Option<Arc<Principal>> {
+        let digest = Digest::of(jwt.as_str());
+        // Read before the keys: these are never older than that.
+        let version = self.keys.version();
+        let known = self.verified(version).principals.get(&digest).cloned();
+        if known.is_some() {
+            return known;
+        }
+        let principal = self.verify_anew(jwt)?;
+        let mut verified = self.verified(version);
+        // With newer keys it might not have been.
+        if verified.version == version {
+            if verified.principals.len() >= VERIFIED_MAX {
+                verified.principals.clear();
+            }
+            verified.principals.insert(digest, Arc::clone(&principal));
+        }
+        Some(principal)
+    }
+
+    /// What was verified with these keys, or newer ones.
+    fn verified(&self, version: u64) -> MutexGuard<'_, Verified> {
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if verified.version < version {
+            *verified = Verified { version, principals: HashMap::new() };
+        }
+        verified
+    }
+
+    fn verify_anew(&self, jwt: &Jwt) -> Option<Arc<Principal>> {
         let header = decode_header(jwt.as_str()).ok()?;
         // RFC 7515 §4.1.11: what must be understood and is not makes a token invalid.
         if header.crit.is_some() {

@@ -130,6 +130,11 @@ impl<T: fmt::Debug + Send + Sync + 'static> Reloaded<T> {
         self.value.load_full()
     }
 
+    /// How often the value was replaced. Whoever reads it before the value has one that is not older.
+    pub fn version(&self) -> u64 {
+        *self.version.borrow()
+    }
+
     /// Wakes its holder whenever the value was replaced.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()

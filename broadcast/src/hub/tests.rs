@@ -198,3 +198,44 @@ proptest! {
         prop_assert_eq!(!read(&outbox).is_empty(), expected);
     }
 }
+
+/// Who wants one source is not even looked at for the events of another.
+#[test]
+fn one_source_is_found_by_its_name() {
+    let mut house = House::new();
+    let narrow = |source: &str| Narrow {
+        sources: vec![SourceRule::Exact(source.to_owned())],
+        ..Narrow::default()
+    };
+    let outboxes = ["/test", "/other"].map(|source| {
+        let (id, outbox) = house.client(&[], 1000);
+        house.hub.narrow(id, &narrow(source));
+        house.hub.subscribe(id, &pattern("a"));
+        house.hub.subscribe(id, &pattern("b.*"));
+        (id, outbox)
+    });
+    house.publish(&["a", "b.c", "c"]);
+    let [(meant, inbox), (_, other)] = &outboxes;
+    assert_eq!(read(inbox), "a:0 b.c:1");
+    assert_eq!(read(other), "");
+    assert_eq!((house.due(), house.hub.count("a")), (vec![*meant], 2));
+    for (id, _) in &outboxes {
+        house.hub.unsubscribe(*id, &pattern("a"));
+        house.hub.unsubscribe(*id, &pattern("b.*"));
+    }
+    assert!(house.hub.sources.is_empty(), "nothing stays behind");
+}
+
+/// Two subscribers with one outbox are due once, under the name of its owner.
+#[test]
+fn who_enters_beside_another_is_due_as_that_one() {
+    let mut house = House::new();
+    let (owner, outbox) = house.client(&["a"], 1000);
+    let beside = house.hub.enter_beside(owner, Rc::clone(&outbox), &PLAIN);
+    house.hub.subscribe(beside, &pattern("b"));
+    house.publish(&["b", "a", "b"]);
+    assert_eq!(house.due(), [owner]);
+    assert_eq!(read(&outbox), "b:0 a:1 b:2");
+    house.publish(&["b"]);
+    assert_eq!((house.due(), house.hub.fullest()), (vec![owner], Some(owner)));
+}

@@ -34,7 +34,8 @@ impl Style {
             return harmless(frame) + "\n";
         };
         let (bold, plain) = if is_coloured { (BOLD, PLAIN) } else { ("", "") };
-        let data = event.data.map_or("", RawValue::get);
+        // Bytes that are no text are shown as they came: in base64.
+        let data = event.data.or(event.data_base64).map_or("", RawValue::get);
         format!("{bold}{}{plain} {}\n", harmless(&event.event), harmless(data))
     }
 }
@@ -65,6 +66,8 @@ struct Event<'a> {
     event: Cow<'a, str>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data_base64: Option<&'a RawValue>,
 }
 
 #[cfg(test)]
