@@ -81,17 +81,16 @@ impl Native {
         if message.is("publish") {
             return publish(&principal, more.event.ok_or(Fault::Invalid)?, channels);
         }
-        let mut disconnect = None;
-        if !Arc::ptr_eq(session.principal(), &principal) && *session.principal() != principal {
-            disconnect = session.renew(principal);
-        }
         let patterns = channels.iter().map(|it| pattern(it)).collect::<Option<Vec<_>>>();
         let patterns = patterns.ok_or(Fault::Invalid)?;
-        if message.is("unsubscribe") {
+        let start = if message.is("unsubscribe") {
             session.unsubscribe_channels(patterns.iter(), court.hub);
-            return Ok(Outcome { disconnect, ..Outcome::nothing() });
-        }
-        let start = self.hear_channels(message, patterns, court)?;
+            None
+        } else {
+            self.hear_channels(message, &principal, patterns, court)?
+        };
+        // Only now: what is refused changes nothing.
+        let disconnect = self.session.as_mut().and_then(|session| session.renew(principal));
         Ok(Outcome { disconnect, start, ..Outcome::nothing() })
     }
 
@@ -116,13 +115,13 @@ impl Native {
     fn hear_channels(
         &mut self,
         message: &Message<'_>,
+        principal: &Principal,
         patterns: Vec<Pattern>,
         court: Court<'_>,
     ) -> Result<Option<Start>, Fault> {
         let session = self.session.as_mut().ok_or(Fault::Unauthenticated)?;
         let texts = patterns.iter().map(Pattern::as_str);
-        let is_granted =
-            patterns.iter().all(|pattern| session.principal().grant.may_subscribe(pattern));
+        let is_granted = patterns.iter().all(|pattern| principal.grant.may_subscribe(pattern));
         if !is_granted || session.count_with_channels(texts) > court.patterns_max {
             return Err(Fault::Invalid);
         }
