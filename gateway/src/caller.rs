@@ -13,7 +13,8 @@ use rustls::pki_types::pem::PemObject as _;
 /// Who calls, and whom they trust.
 #[derive(Debug, Args)]
 pub struct Caller {
-    /// The token; better in the environment, for a command line is seen by all on the machine
+    /// The token, or `Bearer` and a signed one; better in the environment, for a command line is
+    /// seen by all on the machine
     #[arg(long, env = "FANFARE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     token: Option<Secret>,
 
@@ -25,7 +26,10 @@ pub struct Caller {
 impl Caller {
     /// What to show as `Authorization`, if there is a token.
     pub fn authorization(&self) -> Option<String> {
-        self.token.as_ref().map(|token| format!("Basic {}", token.0))
+        self.token.as_ref().map(|token| match token.0.contains(' ') {
+            true => token.0.clone(),
+            false => format!("Basic {}", token.0),
+        })
     }
 
     /// The certificates that end a chain of trust.
@@ -64,5 +68,18 @@ impl FromStr for Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_basic_unless_it_says_what_it_is() {
+        for (token, shown) in [("0123", "Basic 0123"), ("Bearer a.b.c", "Bearer a.b.c")] {
+            let caller = Caller { token: token.parse().ok(), ca_file: None };
+            assert_eq!(caller.authorization().as_deref(), Some(shown));
+        }
     }
 }
