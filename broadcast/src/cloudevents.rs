@@ -4,6 +4,7 @@ use shared::cloudevents::{CURSOR, begin};
 use shared::event::{JSON, Time};
 use shared::json::{push_member, push_name};
 
+use crate::archive::{Opening, Recovery};
 use crate::cursor::Epoch;
 use crate::publication::Placed;
 
@@ -38,6 +39,18 @@ pub fn gap(epoch: &Epoch, place: u64, earliest: u64) -> String {
     out.push(b'}');
     // All of it is text.
     String::from_utf8(out).unwrap_or_default()
+}
+
+/// Appends, behind other members, whether a stream has all that was asked for.
+pub fn push_recovery(opening: &Opening, epoch: &Epoch, out: &mut Vec<u8>) {
+    match opening.recovered {
+        Some(Recovery::Whole) => out.extend_from_slice(br#","recovered":true"#),
+        Some(Recovery::Broken { earliest }) => {
+            out.extend_from_slice(br#","recovered":false"#);
+            push_member("earliest", &epoch.at(earliest).to_string(), out);
+        }
+        None => {}
+    }
 }
 
 /// Appends what there is to say of a gap.

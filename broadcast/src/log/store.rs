@@ -20,7 +20,9 @@ use crate::log::segment::{self, Segment};
 
 /// "Fanf": so that no other program's database is taken for ours.
 const APPLICATION_ID: i64 = 0x4661_6e66;
-const VERSION: i64 = 1;
+/// 2: events may have the attributes of CloudEvents, which version 1 could not read. The tables are
+/// the same.
+const VERSION: i64 = 2;
 /// Pages that a commit frees for each that it appends, and at least: more than come, so that bounds
 /// that were lowered are reached.
 const FREED_PER_PAGE: usize = 2;
@@ -74,6 +76,8 @@ impl Store {
                 "BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; \
                  PRAGMA user_version = {VERSION}; COMMIT;"
             ))?;
+        } else if version < VERSION {
+            connection.pragma_update(None, "user_version", VERSION)?;
         }
         let synchronous = if is_synced { "FULL" } else { "NORMAL" };
         connection.pragma_update(None, "synchronous", synchronous)?;

@@ -14,7 +14,8 @@ use shared::principal::Principal;
 use shared::publisher::Approved;
 use shared::tokens::Tokens;
 
-use crate::archive::{Opening, Recovery, Start};
+use crate::archive::{Opening, Start};
+use crate::cloudevents::push_recovery;
 use crate::cursor::Epoch;
 use crate::disconnect::Disconnect;
 use crate::hub::{Hub, SessionId};
@@ -129,14 +130,7 @@ impl Native {
         if self.wants_cursor {
             push_member("cursor", &epoch.at(opening.place).to_string(), &mut answer);
         }
-        match opening.recovered {
-            Some(Recovery::Whole) => answer.extend_from_slice(br#","recovered":true"#),
-            Some(Recovery::Broken { earliest }) => {
-                answer.extend_from_slice(br#","recovered":false"#);
-                push_member("earliest", &epoch.at(earliest).to_string(), &mut answer);
-            }
-            None => {}
-        }
+        push_recovery(opening, epoch, &mut answer);
         answer.push(b'}');
         String::from_utf8(answer).unwrap_or_default()
     }

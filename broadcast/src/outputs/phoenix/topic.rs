@@ -11,6 +11,7 @@ use shared::principal::Principal;
 
 use crate::archive::{Opening, ReadError, Recovery, Start};
 use crate::catch_up::{CatchUp, Turn};
+use crate::cloudevents::push_recovery;
 use crate::filter::{Filter, Narrow, SourceRule};
 use crate::hub::SessionId;
 use crate::listing::Listing;
@@ -145,14 +146,7 @@ impl Topic {
         response.extend_from_slice(&messages);
         drop(held);
         push_member("cursor", &place.to_string(), &mut response);
-        match opening.recovered {
-            Some(Recovery::Whole) => response.extend_from_slice(br#","recovered":true"#),
-            Some(Recovery::Broken { earliest }) => {
-                response.extend_from_slice(br#","recovered":false"#);
-                push_member("earliest", &epoch.at(earliest).to_string(), &mut response);
-            }
-            None => {}
-        }
+        push_recovery(opening, epoch, &mut response);
         response.push(b'}');
         let patterns = self.session.patterns().cloned().collect();
         let (narrow, start) = (self.narrow.clone(), Start::After(place));
