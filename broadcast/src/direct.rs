@@ -181,3 +181,6 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -162,6 +162,7 @@ fn read_jwk(jwk: &Jwk) -> Result<Key, &'static str> {
 /// Public keys, one behind the other.
 fn read_pem(text: &str, keys: &mut Vec<Key>) -> Result<(), String> {
     const BEGIN: &str = "-----BEGIN ";
+    let before = keys.len();
     for (number, rest) in (1..).zip(text.split(BEGIN).skip(1)) {
         let pem = format!("{BEGIN}{rest}");
         let pem = pem.trim().as_bytes();
@@ -174,7 +175,7 @@ fn read_pem(text: &str, keys: &mut Vec<Key>) -> Result<(), String> {
             read.ok_or_else(|| format!("PEM block {number} is no public key that can be used"))?;
         keys.push(Key { id: None, digest: Digest::of_bytes(pem), key, algorithm });
     }
-    match keys.is_empty() {
+    match keys.len() == before {
         true => Err("there is no key in it: neither a JWKS nor PEM".to_owned()),
         false => Ok(()),
     }
