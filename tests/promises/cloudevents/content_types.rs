@@ -16,6 +16,8 @@ async fn the_mode_is_read_from_the_content_type_in_any_case_and_with_parameters(
         ("application/cloudevents+json; charset=UTF-8", 201),
         ("application/cloudevents+json; charset=\"utf-8\"", 201),
         ("application/cloudevents+json; x=y; charset=utf-8", 201),
+        ("application/cloudevents+json ; charset=utf-8", 201),
+        ("application/cloudevents+json\t;charset=utf-8;", 201),
         ("application/cloudevents-batch+json", 200),
         ("APPLICATION/CLOUDEVENTS-BATCH+JSON; charset=utf-8", 200),
         ("application/json", 201),
