@@ -55,20 +55,29 @@ async fn the_official_package_reads_our_pages_as_batches_of_events() {
     let mut program = Program::start("emit.js", &[&sink, TOKEN]);
     while hear(&mut program).await.is_some() {}
     program.end().await;
-    let page = gateway.broadcast.url() + "/events?limit=1000";
-    let mut program = Program::start("read_page.js", &[&page, TOKEN]);
+    let mut program = Program::start("read_pages.js", &[TOKEN]);
     let mut reader = Reader::open(&gateway).await;
     let mut count = 0;
+    let mut after = "first".to_owned();
     loop {
-        let said = program.hear().await;
-        if said["done"] == true {
+        let url = format!("{}/events?limit=40&after={after}", gateway.broadcast.url());
+        program.tell(&url).await;
+        let before = count;
+        loop {
+            let said = program.hear().await;
+            if said["done"] == true {
+                break;
+            }
+            let expected = reader.next().await;
+            for (name, value) in expected.as_object().unwrap() {
+                assert_eq!(&said[name], value, "{said}");
+            }
+            after = said["cursor"].as_str().unwrap().to_owned();
+            count += 1;
+        }
+        if count == before {
             break;
         }
-        let expected = reader.next().await;
-        for (name, value) in expected.as_object().unwrap() {
-            assert_eq!(&said[name], value, "{said}");
-        }
-        count += 1;
     }
     program.end().await;
     assert_eq!(count, 63);
