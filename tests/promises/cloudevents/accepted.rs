@@ -24,6 +24,8 @@ async fn what_an_attribute_may_be_is_kept_as_it_is_in_every_mode() {
         ("time", json!("2026-11-21t12:00:00z")),
         ("time", json!("1990-12-31T23:59:60Z")),
         ("time", json!("1996-12-19T16:39:57-08:00")),
+        ("time", json!("9999-12-31T23:59:59Z")),
+        ("time", json!("2018-04-05T17:31:00.123456789012Z")),
         ("datacontenttype", json!("application/vnd.x+json; charset=\"utf-8\"")),
         ("dataschema", json!("https://x.test/schema#a")),
         ("ext", json!("")),

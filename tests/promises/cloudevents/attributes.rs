@@ -57,6 +57,7 @@ async fn a_broken_rule_is_told_by_its_attribute_in_every_mode() {
         ("time", vec![json!("yesterday"), json!("2026-11-21"), json!(""), json!(1_795_000_000)]),
         ("time", vec![json!("2026-02-30T00:00:00Z"), json!("2026-11-21T12:00:00")]),
         ("time", vec![json!("2026-11-21 12:00:00Z"), json!("2026-11-21T12:00:00+0100")]),
+        ("time", vec![json!("2026-11-21T12:00:00+24:00"), json!("2026-11-21T12:00:00+01:60")]),
         ("datacontenttype", vec![json!("json"), json!("*/*"), json!("text/*"), json!("a b/c")]),
         ("datacontenttype", vec![json!(""), json!(3), json!("text/")]),
         ("dataschema", vec![json!("schema.json"), json!("/a"), json!(""), json!("http://[x")]),
