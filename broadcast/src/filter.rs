@@ -137,6 +137,8 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
+    use shared::event::{Attributes, EventType};
+
     use super::*;
     use crate::log::page::tests::event;
 
@@ -155,6 +157,37 @@ mod tests {
         assert!(!admits(99, "c") && !filter.may_want_type("c") && filter.may_want_type("a.y"));
         assert!(!filter.wants_all_types());
         assert!(Filter::new(&[pattern(">")], Narrow::default()).wants_all_types());
+    }
+
+    #[test]
+    fn a_channel_is_wanted_by_its_name_only_where_channels_are_asked_for() {
+        let channels = vec![EventType::parse("room.1").unwrap()];
+        let attributes = Attributes { channels, ..Attributes::default() };
+        let event = Event { attributes: Some(attributes.into()), ..event("a", "1") };
+        for (patterns, by_channel, by_type) in [
+            (["room.1"], true, false),
+            (["room.*"], true, false),
+            (["a"], true, true),
+            (["room"], false, false),
+        ] {
+            let patterns = patterns.map(pattern);
+            let narrow = Narrow { is_by_channel: true, ..Narrow::default() };
+            let filter = Filter::new(&patterns, narrow);
+            assert_eq!(filter.admits(1, &event), by_channel, "{patterns:?}");
+            // No index of types can tell whom an event was for.
+            assert!(filter.wants_all_types() && filter.may_want_type("other"));
+            let filter = Filter::new(&patterns, Narrow::default());
+            assert_eq!(filter.admits(1, &event), by_type, "{patterns:?}");
+        }
+    }
+
+    #[test]
+    fn types_that_are_spared_are_not_wanted_whatever_matches_them() {
+        let narrow = Narrow { spared: Some("phx_"), ..Narrow::default() };
+        assert!(!narrow.is_open());
+        let filter = Filter::new(&[pattern(">")], narrow);
+        assert!(!filter.admits(1, &event("phx_join", "1")));
+        assert!(filter.admits(1, &event("phx", "1")) && filter.admits(1, &event("a.phx_", "1")));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod bench;
 mod browser;
 mod catch_up;
 mod closes;
+mod cloudevents;
 mod commands;
 mod connections;
 mod crashes;

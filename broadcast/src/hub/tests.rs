@@ -1,7 +1,7 @@
 use std::io::IoSlice;
 
 use proptest::prelude::*;
-use shared::event::{Event, EventType, Time};
+use shared::event::{Attributes, Event, EventType, Time};
 use shared::memory::Memory;
 
 use super::*;
@@ -172,6 +172,75 @@ fn a_place_that_was_left_is_free_for_another() {
 fn text() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(vec!["a", "b", "*", ">"]), 1..4)
         .prop_map(|tokens| tokens.join("."))
+}
+
+/// A session that hears channels, in a format of its own.
+fn listener(house: &mut House, channels: &[&str]) -> (SessionId, Rc<Outbox>) {
+    let (id, outbox) = house.client(&[], 1000);
+    house.hub.set_channel_format(id, &LOUD);
+    for text in channels {
+        house.hub.subscribe_channel(id, &pattern(text));
+    }
+    (id, outbox)
+}
+
+static LOUD: Format = Format::new(Slot::CloudEvents, |placed, bytes| {
+    bytes.extend_from_slice(format!("{}! ", placed.event.id).as_bytes());
+});
+
+/// Publishes one event of a type, for channels.
+fn publish_to(house: &mut House, event_type: &str, channels: &[&str]) {
+    let channel = |text: &&str| EventType::parse((*text).to_owned()).unwrap();
+    let channels = channels.iter().map(channel).collect();
+    let attributes = Attributes { channels, ..Attributes::default() };
+    let offset = house.next_offset;
+    let event = Event { attributes: Some(Arc::new(attributes)), ..event(event_type, offset) };
+    let epoch = "epoch".parse().unwrap();
+    house.next_offset += 1;
+    house.hub.publish(&Publication::new(epoch, offset, vec![event], &house.memory));
+}
+
+#[test]
+fn an_event_is_heard_once_by_its_type_or_by_any_of_its_channels() {
+    let mut house = House::new();
+    let (_, by_type) = listener(&mut house, &["order.paid"]);
+    let (_, by_channel) = listener(&mut house, &["room.1", "room.2"]);
+    let (_, by_all) = listener(&mut house, &["room.*", "order.>", ">"]);
+    let (_, native) = house.client(&["room.>"], 1000);
+    let (_, other) = listener(&mut house, &["room"]);
+    publish_to(&mut house, "order.paid", &["room.1", "room.2"]);
+    assert_eq!(read(&by_type), "1!");
+    assert_eq!(read(&by_channel), "1!");
+    assert_eq!(read(&by_all), "1!");
+    assert_eq!(read(&native), "", "every other way out goes by the type alone");
+    assert_eq!(read(&other), "");
+    assert_eq!(house.hub.take_deliveries(), 3);
+}
+
+#[test]
+fn who_subscribed_to_a_type_and_a_channel_gets_an_event_once() {
+    let mut house = House::new();
+    let (id, outbox) = listener(&mut house, &["room"]);
+    house.hub.subscribe(id, &pattern("a"));
+    publish_to(&mut house, "a", &["room"]);
+    publish_to(&mut house, "b", &["room"]);
+    assert_eq!(read(&outbox), "a:1 2!", "by its type as it asked for types, else as for channels");
+    assert_eq!(house.hub.count("a"), 1);
+    assert_eq!(house.hub.count("room"), 1);
+}
+
+#[test]
+fn a_channel_that_was_left_is_heard_no_more_and_leaves_nothing_behind() {
+    let mut house = House::new();
+    let (id, outbox) = listener(&mut house, &["room", "hall.>"]);
+    house.hub.unsubscribe_channel(id, &pattern("room"));
+    publish_to(&mut house, "a", &["room"]);
+    assert_eq!(read(&outbox), "");
+    publish_to(&mut house, "a", &["hall.1"]);
+    assert_eq!(read(&outbox), "2!");
+    house.hub.unsubscribe_channel(id, &pattern("hall.>"));
+    assert!(house.hub.channels.is_bare());
+    assert!(!house.hub.interest.is_any());
 }
 
 proptest! {

@@ -96,3 +96,27 @@ fn a_session_that_ends_is_subscribed_to_nothing_in_its_hub_either() {
     assert!(!interest.is_any());
     assert_eq!(session.patterns().count(), 0);
 }
+
+#[test]
+fn channels_are_judged_counted_and_taken_away_as_patterns_are() {
+    let interest: Arc<Interest> = Arc::default();
+    let mut hub = Hub::new(Arc::clone(&interest));
+    let id = hub.enter(Rc::new(Outbox::new(1, &Memory::new(1))), &NOTHING);
+    let mut session = Session::new(id, principal(&tokens("0123456789abcdef")));
+    session.subscribe(vec![pattern("a")], &mut hub);
+    session.subscribe_channels(vec![pattern("a"), pattern("b.>"), pattern("a")], &mut hub);
+    assert_eq!(session.channels().collect::<Vec<_>>(), [&pattern("a"), &pattern("b.>")]);
+    assert_eq!(session.count_with_channels(["a", "c"].into_iter()), 1 + 3);
+    assert_eq!(session.count_with(["a", "c"].into_iter()), 2 + 2);
+
+    let narrow = principal(&tokens("0123456789abcdef subscribe=a"));
+    assert_eq!(session.renew(Arc::clone(&narrow)), Some(Disconnect::Forbidden));
+    session.unsubscribe_channels([pattern("b.>"), pattern("never")].iter(), &mut hub);
+    assert_eq!(session.renew(narrow), None);
+
+    session.unsubscribe([pattern("a")].iter(), &mut hub);
+    assert!(interest.is_any(), "the channel of the same name still stands");
+    session.unsubscribe_all(&mut hub);
+    assert!(!interest.is_any());
+    assert_eq!(session.channels().count(), 0);
+}

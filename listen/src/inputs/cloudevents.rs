@@ -6,8 +6,7 @@ use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, Header
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
-use mime::Mime;
-use shared::cloudevents::attributes::Faults;
+use shared::cloudevents::attributes::{Faults, parse_media_type};
 use shared::cloudevents::reader::{self, Dialect};
 use shared::event::Draft;
 use shared::http::json;
@@ -132,7 +131,7 @@ impl Mode {
 
 /// Whether a media type is this one, and its text is in no other character set than JSON has.
 fn is_in_utf_8(text: &str, essence: &str) -> bool {
-    let Ok(mime) = text.parse::<Mime>() else { return false };
+    let Some(mime) = parse_media_type(text) else { return false };
     let charset = mime.get_param(mime::CHARSET);
     mime.essence_str() == essence && charset.is_none_or(|it| it == mime::UTF_8 || it == "us-ascii")
 }

@@ -224,9 +224,10 @@ pub enum ContentType {
 impl ContentType {
     /// Reads a media type; `None` if it is none.
     pub fn parse(text: &str) -> Option<Self> {
-        let mime = Mime::from_str(text).ok()?;
-        // A range is for asking, not for saying.
-        if mime.type_() == mime::STAR || mime.subtype() == mime::STAR {
+        let mime = parse_media_type(text)?;
+        // A range is for asking, not for saying; and the library lets a name be empty.
+        let is_name = |name: mime::Name<'_>| name != mime::STAR && !name.as_str().is_empty();
+        if !is_name(mime.type_()) || !is_name(mime.subtype()) {
             return None;
         }
         let is_json = mime.subtype() == mime::JSON || mime.suffix() == Some(mime::JSON);
@@ -256,3 +257,25 @@ impl ContentType {
         }
     }
 }
+
+/// Reads a media type. RFC 9110 §5.6.6 allows blanks around each semicolon, and nothing behind it;
+/// the library allows neither.
+pub fn parse_media_type(text: &str) -> Option<Mime> {
+    let mut tight = String::with_capacity(text.len());
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for character in text.trim_matches(BLANKS).chars() {
+        let is_blank = BLANKS.contains(&character);
+        if !is_quoted && character == ';' {
+            tight.truncate(tight.trim_end_matches(BLANKS).trim_end_matches(';').len());
+        }
+        if is_quoted || !is_blank || !tight.ends_with(';') {
+            tight.push(character);
+        }
+        is_quoted ^= character == '"' && !is_escaped;
+        is_escaped = is_quoted && character == '\\' && !is_escaped;
+    }
+    Mime::from_str(tight.trim_end_matches(';')).ok()
+}
+
+/// RFC 9110 §5.6.3: optional blanks.
+const BLANKS: [char; 2] = [' ', '\t'];

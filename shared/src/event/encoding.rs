@@ -179,3 +179,6 @@ impl From<bytes::TryGetError> for Malformed {
         Self
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,7 +198,7 @@ fn parse_yes_no(value: &str) -> Result<bool, Fault> {
 
 fn parse_expires(value: &str) -> Result<Timestamp, Fault> {
     let time = Time::parse(value).map_err(|_| Fault::BadValue("expires"))?;
-    time.as_str().parse().map_err(|_| Fault::BadValue("expires"))
+    Ok(time.timestamp())
 }
 
 /// What is wrong with the file, by line.
