@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use shared::principal::Principal;
 use shared::publisher::{Publication, PublishError};
 use shared::tokens::Tokens;
@@ -31,7 +31,7 @@ const UNDERWAY_MAX: usize = 64;
 /// Messages that wait until the client has caught up.
 const DEFERRED_MAX: usize = 16;
 /// WIRE §2: so long before a credential ends, who asked for places is told.
-const NOTICE_SECONDS: i64 = 30;
+const NOTICE: SignedDuration = SignedDuration::from_secs(30);
 
 /// One client's conversation, and what goes on for it.
 #[derive(Debug)]
@@ -221,7 +221,7 @@ impl Dialect for Conversation {
             return Reaction::default();
         };
         let rest = ends.duration_since(now);
-        if rest.as_secs() >= NOTICE_SECONDS && rest.subsec_nanos() > 0 {
+        if rest > NOTICE {
             return Reaction::default();
         }
         self.told = Some(ends);
