@@ -27,7 +27,7 @@ const COMMON: [(&str, &str); 26] = [
     ("JWT_KEYS_FILE", ""),
     ("JWT_REQUIRE_EXP", "maybe"),
     ("JWT_ISSUER", ""),
-    ("JWT_DEFAULT_PUBLISH", "order.paid,\u{85}"),
+    ("JWT_DEFAULT_PUBLISH", "order.paid,a\u{7}b"),
     ("JWT_DEFAULT_SUBSCRIBE", "order.>,a\u{2028}b"),
     ("HTTPS_ENABLE", "maybe"),
     ("MAX_BODY", "0"),

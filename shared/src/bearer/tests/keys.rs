@@ -1,9 +1,11 @@
 //! The keys: which are taken, which token is verified with which of them.
 
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+use serde_json::Value;
 
 use super::*;
 use crate::bearer::keys::Keys;
+use crate::bearer::tests::headers::sign_by_hand;
 
 /// An RSA key of 1024 bits.
 const SHORT_RSA: &str = "-----BEGIN PUBLIC KEY-----
@@ -92,7 +94,6 @@ fn court(public: &str) -> Court {
 
 /// What a keys file gives: how many keys, and what it warns of.
 fn read(public: &str) -> Result<(usize, Vec<String>), String> {
-    use crate::reload::Source as _;
     let files = KeyFiles { secret: None, public: Some("keys".into()) };
     let parsed = files.parse(&[public.as_bytes().to_vec()])?;
     let keys: Keys = parsed.value;
@@ -284,7 +285,6 @@ fn too_many_keys_are_refused() {
 
 #[test]
 fn a_short_secret_works_with_a_warning() {
-    use crate::reload::Source as _;
     let files = KeyFiles { secret: Some("secret".into()), public: None };
     for (secret, warnings) in [("x".repeat(31), 1), ("x".repeat(32), 0)] {
         let parsed = files.parse(&[secret.into_bytes()]).unwrap();
