@@ -9,9 +9,10 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser};
 use jiff::Timestamp;
 use rustix::fs::{Access, access};
+use shared::bearer::KeyFiles;
 use shared::link::LinkAddress;
 use shared::reload::Source as _;
-use shared::reload::file::{ReadError, read_all};
+use shared::reload::file::{Identity, ReadError, read_all};
 use shared::settings::{Common, EXIT_CONFIG};
 use shared::tls::IdentityFiles;
 use shared::tokens::file::{lines, parse, parse_line};
@@ -50,6 +51,7 @@ fn find_faults() -> Vec<String> {
     let common = listen.map(|it| it.common).or(broadcast.map(|it| it.common));
     if let Ok(common) = common {
         faults.extend(token_faults(&common.tokens_file));
+        faults.extend(bearer_faults(&common));
         faults.extend(certificate_faults(&common));
         faults.extend(socket_fault(&common.link));
     }
@@ -77,7 +79,7 @@ fn token_faults(path: &Path) -> Vec<String> {
     };
     let text = contents.first().map(Vec::as_slice).unwrap_or_default();
     let mut faults = Vec::new();
-    if identities.iter().any(shared::reload::file::Identity::is_readable_by_others) {
+    if identities.iter().any(Identity::is_readable_by_others) {
         faults.push(format!("{}: others can read it; chmod 600", path.display()));
     }
     let (_, complaints) = parse(text);
@@ -87,6 +89,34 @@ fn token_faults(path: &Path) -> Vec<String> {
         parse_line(line).ok().flatten().is_some_and(|principal| principal.is_expired(now))
     });
     faults.extend(expired.map(|(number, _)| named(number, &"the token has expired")));
+    faults
+}
+
+/// What is wrong with the keys of signed tokens, each file by itself.
+fn bearer_faults(common: &Common) -> Vec<String> {
+    let (secret, public) = (common.jwt_secret_file.clone(), common.jwt_keys_file.clone());
+    let files = [
+        ("JWT_SECRET_FILE", KeyFiles { secret, public: None }),
+        ("JWT_KEYS_FILE", KeyFiles { secret: None, public }),
+    ];
+    files.iter().flat_map(|(setting, files)| key_faults(setting, files)).collect()
+}
+
+fn key_faults(setting: &str, files: &KeyFiles) -> Vec<String> {
+    let paths = files.paths();
+    let Some(path) = paths.first() else { return Vec::new() };
+    let named = |fault: String| format!("{}: {fault}", path.display());
+    let (identities, contents) = match read_all(&paths) {
+        Ok(read) => read,
+        Err(error) => return vec![format!("{setting}: {error}")],
+    };
+    let mut faults = match files.parse(&contents) {
+        Ok(parsed) => parsed.warnings.into_iter().map(named).collect(),
+        Err(fault) => vec![format!("{setting}: {fault}")],
+    };
+    if files.is_secret(0) && identities.iter().any(Identity::is_readable_by_others) {
+        faults.push(named("others can read it; chmod 600".to_owned()));
+    }
     faults
 }
 

@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::bearer::keys::{Key, Keys};
 use crate::credentials::{Digest, Jwt};
+use crate::event::is_forbidden;
 use crate::pattern::Pattern;
 use crate::principal::{Grant, Principal};
 use crate::reload::{LoadError, Reloaded};
@@ -141,7 +142,7 @@ impl Bearer {
     fn principal(&self, claims: Claims, key: &Key) -> Option<Principal> {
         let name = claims.sub.unwrap_or_else(|| NAMELESS.to_owned());
         let is_fit = (1..=NAME_CHARS_MAX).contains(&name.chars().count());
-        if !is_fit || name.chars().any(char::is_control) {
+        if !is_fit || name.chars().any(is_forbidden) {
             return None;
         }
         let grant = Grant {

@@ -165,7 +165,7 @@ impl fmt::Display for EventType {
 
 /// C0, DEL and C1, and the two characters that end a line in JavaScript: any of them in a type
 /// could break a line-based wire (SSE) or a log.
-fn is_forbidden(character: char) -> bool {
+pub(crate) fn is_forbidden(character: char) -> bool {
     character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
 }
 

@@ -64,7 +64,7 @@ pub struct Common {
     pub jwt_audience: List<String>,
 
     /// Who must have made a signed token
-    #[arg(long, env = "JWT_ISSUER", value_name = "NAME")]
+    #[arg(long, env = "JWT_ISSUER", value_name = "NAME", value_parser = parse_name)]
     pub jwt_issuer: Option<String>,
 
     /// What a signed token may publish that does not say: patterns
@@ -244,6 +244,11 @@ pub fn parse_list<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<List
         })
         .collect();
     values.map(List)
+}
+
+/// Nobody is called nothing: such an issuer would refuse every token in silence.
+fn parse_name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("a name is not empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 /// env_logger ignores what it cannot read; we do not.

@@ -35,15 +35,22 @@ impl EventStream {
 
     /// Sends a request, which must be answered with a stream.
     pub async fn of(request: RequestBuilder) -> Self {
+        Self::try_of(request).await.unwrap_or_else(|refused| panic!("{refused:?}"))
+    }
+
+    /// Sends a request; gives the status and the body of an answer that is no stream.
+    pub async fn try_of(request: RequestBuilder) -> Result<Self, (u16, String)> {
         let response = request.send().await.unwrap();
         let status = response.status().as_u16();
-        assert_eq!(status, 200, "{:?}", response.text().await);
+        if status != 200 {
+            return Err((status, response.text().await.unwrap()));
+        }
         let kind = response.headers()["content-type"].to_str().unwrap();
         assert!(kind.starts_with("text/event-stream"), "{kind}");
         let mut stream = Self { response, unread: Vec::new() };
         // First bytes come at once; and with them the stream is live.
         assert!(stream.read().await, "it ends at once");
-        stream
+        Ok(stream)
     }
 
     pub fn header(&self, name: &str) -> &str {

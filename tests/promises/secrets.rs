@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::client::{Subscriber, answer, fire, post, post_as};
 use crate::gateway::{Gateway, House, Process, TOKEN};
 use crate::measures::ask_admin;
+use crate::signed::{LATER, SECRET, Signer, in_seconds};
 use crate::wire::{Wire, frame, upgrade_request};
 
 const WITHDRAWN: &str = "withdrawn-token-9aa1";
@@ -240,6 +241,112 @@ async fn no_log_line_and_no_metric_ever_holds_a_secret_or_an_events_data() {
         let encoded = STANDARD.encode(secret);
         let encoded = encoded.trim_end_matches('=');
         assert!(!told.contains(encoded), "{}", line_with(&told, encoded));
+    }
+}
+
+/// Shows a credential wherever one may be shown, and where a request is in error besides.
+async fn show_signed_everywhere(gateway: &Gateway, number: usize, token: &str) {
+    let from = format!("X-Forwarded-For: 10.1.0.{number}\r\n");
+    let header = format!("{from}Authorization: Bearer {token}\r\n");
+    let encoded = STANDARD.encode(token);
+    let encoded = encoded.trim_end_matches('=');
+    let offered = format!("Sec-WebSocket-Protocol: phoenix, base64url.bearer.phx.{encoded}\r\n");
+    let phoenix = |rest: &str| format!("/socket/websocket?token={token}{rest}");
+    let plain = |method: &str, path: &str, headers: &str| {
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\
+             Content-Length: 0\r\n\r\n"
+        )
+    };
+    let socket = "/socket/websocket?vsn=2.0.0";
+    for request in [
+        upgrade_request("/", &header),
+        upgrade_request("/events?type=a", &header),
+        upgrade_request(&phoenix("&vsn=2.0.0"), &from),
+        upgrade_request(&phoenix("&vsn=7"), &from),
+        upgrade_request(&phoenix("&vsn=2.0.0"), &format!("{from}Origin: http://\u{1}\r\n")),
+        upgrade_request(&phoenix(" broken"), &from),
+        upgrade_request(socket, &format!("{from}{offered}")),
+        upgrade_request(socket, &format!("{from}{offered}{offered}")),
+        upgrade_request(&format!("/events?token={token}&ticket={token}"), &from),
+        plain("GET", &phoenix(""), &from),
+        plain("DELETE", &phoenix(""), &from),
+        plain("GET", &phoenix(""), &format!("{from}broken header\r\n")),
+        plain("GET", &format!("/events?type=a&ticket={token}"), &from),
+        plain("GET", "/events?type=a", &header),
+        plain("POST", "/tickets", &header),
+    ] {
+        let mut wire = Wire::connect(&gateway.broadcast).await;
+        wire.send(request).await;
+        wire.read_head().await;
+    }
+    for path in ["/event", "/events", "/nowhere"] {
+        for headers in [header.clone(), format!("{header}{header}")] {
+            Wire::exchange(&gateway.listen, plain("POST", path, &headers)).await;
+        }
+    }
+    let join = r#"["1","1","source:/a","phx_join",{}]"#.to_owned();
+    for (path, message) in [
+        ("/", format!(r#"{{"authentication":"Bearer {token}","events":[]}}"#)),
+        ("/", format!(r#"{{"type":"auth","authentication":"Bearer {token}"}}"#)),
+        ("/", format!(r#"{{"type":"subscribe","channel":7,"token":"{token}"}}"#)),
+        ("/", format!(r#"{{"type":"other","channel":"a","token":"{token}"}}"#)),
+        (&phoenix("&vsn=2.0.0"), join),
+        (&phoenix("&vsn=2.0.0"), format!("not json {token}")),
+    ] {
+        let mut wire = Wire::connect(&gateway.broadcast).await;
+        wire.send(upgrade_request(path, &from)).await;
+        wire.read_head().await;
+        wire.send(frame(0x81, message.as_bytes())).await;
+        wire.read_frame().await;
+    }
+}
+
+/// Not the parts of a signed token, not the secret that it was signed with, not a key that is bad.
+#[tokio::test]
+async fn no_log_line_and_no_metric_ever_holds_a_signed_token_or_its_secret() {
+    const SHORT: &str = "Xb4mShort";
+    let house = House::new().set("RUST_LOG", "trace").set("TRUSTED_PROXIES", "127.0.0.1");
+    let gateway = house.with_secret(SECRET).open();
+    let (good, stranger) = (Signer::shared(SECRET), Signer::shared(SHORT));
+    let tokens = [
+        good.bearer("mary", LATER),
+        good.bearer("mary", in_seconds(-1)),
+        stranger.bearer("mary", LATER),
+        "Bearer x.Fn6rNoTokenAtAll.y".to_owned(),
+    ];
+    for (number, token) in tokens.iter().enumerate() {
+        show_signed_everywhere(&gateway, number, token.trim_start_matches("Bearer ")).await;
+    }
+    // A secret that is warned of, and files that are refused.
+    for (secret, said) in [(SHORT, "fewer than 32 bytes"), ("\n", "the secret is empty")] {
+        gateway.house.write_secret(secret);
+        for process in [&gateway.listen, &gateway.broadcast] {
+            process.wait_for_log(said);
+        }
+    }
+    let Gateway { mut listen, mut broadcast, .. } = gateway;
+    let mut told = String::new();
+    for process in [&mut listen, &mut broadcast] {
+        told += &ask_admin(process, "/metrics").await.1;
+        told += &ask_admin(process, "/readyz").await.1;
+        process.signal(rustix::process::Signal::TERM);
+        process.wait();
+        process.wait_for_log("has stopped");
+        told += &process.log();
+    }
+    assert!(told.contains(r#""level":"trace""#), "nothing was searched");
+    let mut secrets = vec![SECRET[..8].to_owned(), SHORT.to_owned()];
+    for token in &tokens {
+        // What all of them begin with is no secret.
+        for part in token.split('.').skip(1).filter(|part| part.len() > 8) {
+            secrets.push(part[..part.len().min(16)].to_owned());
+        }
+        let encoded = STANDARD.encode(token.trim_start_matches("Bearer "));
+        secrets.push(encoded[8..].trim_end_matches('=').to_owned());
+    }
+    for secret in secrets {
+        assert!(!told.contains(&secret), "{}", line_with(&told, &secret));
     }
 }
 

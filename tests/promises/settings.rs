@@ -14,12 +14,21 @@ fn run(name: &str, settings: &Settings, arguments: &[&str]) -> (Option<i32>, Str
 }
 
 /// Settings of both processes, a wrong value for each.
-const COMMON: [(&str, &str); 17] = [
+const COMMON: [(&str, &str); 26] = [
     ("LINK", "./sockets/link.sock"),
     ("LINK", "nats:host"),
     ("LINK_UIDS", "1,root"),
     ("TOKENS_FILE", "/no/such/file"),
     ("TOKENS_FILE", "/dev"),
+    ("JWT_SECRET_FILE", "/no/such/file"),
+    ("JWT_SECRET_FILE", "/dev"),
+    ("JWT_SECRET_FILE", "/dev/null"),
+    ("JWT_KEYS_FILE", "/no/such/file"),
+    ("JWT_KEYS_FILE", ""),
+    ("JWT_REQUIRE_EXP", "maybe"),
+    ("JWT_ISSUER", ""),
+    ("JWT_DEFAULT_PUBLISH", "order.paid,a\u{7}b"),
+    ("JWT_DEFAULT_SUBSCRIBE", "order.>,a\u{2028}b"),
     ("HTTPS_ENABLE", "maybe"),
     ("MAX_BODY", "0"),
     ("MAX_BODY", "1 parsec"),
@@ -183,6 +192,13 @@ fn the_help_names_every_setting_with_its_default() {
         ("LINK", "unix:./sockets/link.sock"),
         ("LINK_UIDS", ""),
         ("TOKENS_FILE", "./tokens/tokens"),
+        ("JWT_SECRET_FILE", ""),
+        ("JWT_KEYS_FILE", ""),
+        ("JWT_REQUIRE_EXP", "true"),
+        ("JWT_AUDIENCE", ""),
+        ("JWT_ISSUER", ""),
+        ("JWT_DEFAULT_PUBLISH", ""),
+        ("JWT_DEFAULT_SUBSCRIBE", ""),
         ("HTTPS_ENABLE", "false"),
         ("CERT_FILE", "./certs/cert.crt"),
         ("KEY_FILE", "./certs/cert.key"),

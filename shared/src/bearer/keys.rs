@@ -3,10 +3,18 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, Header};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, VerificationAlgorithm,
+};
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
+};
+use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, Header};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
+use x509_parser::prelude::FromDer as _;
+use x509_parser::public_key::RSAPublicKey;
 
 use crate::bearer::KeyFiles;
 use crate::credentials::Digest;
@@ -14,6 +22,8 @@ use crate::reload::{Parsed, Source};
 
 /// RFC 7518 §3.2: a secret for HS256 has at least as many bytes as its hash.
 const SECRET_BYTES_WISE: usize = 32;
+/// RFC 7518 §3.3: a key for RS256 has at least as many bits.
+const RSA_BITS_MIN: usize = 2048;
 /// A token that names no key is tried with each: there must not be too many.
 const KEYS_MAX: usize = 64;
 
@@ -124,7 +134,7 @@ fn read_jwks(text: &str, keys: &mut Vec<Key>, warnings: &mut Vec<String>) -> Res
     let jwks: Jwks<'_> = serde_json::from_str(text).map_err(|_| "not a JWKS".to_owned())?;
     for (number, text) in (1..).zip(jwks.keys) {
         let read = serde_json::from_str::<Jwk>(text.get()).map_err(|_| "it is no JWK");
-        match read.and_then(|jwk| read_jwk(&jwk)) {
+        match read.and_then(|jwk| read_jwk(&jwk, text)) {
             Ok(key) => keys.push(key),
             Err(fault) => warnings.push(format!("key {number} is not used: {fault}")),
         }
@@ -132,38 +142,49 @@ fn read_jwks(text: &str, keys: &mut Vec<Key>, warnings: &mut Vec<String>) -> Res
     Ok(())
 }
 
-fn read_jwk(jwk: &Jwk) -> Result<Key, &'static str> {
-    let (algorithm, parts) = match &jwk.algorithm {
-        AlgorithmParameters::RSA(it) => (Algorithm::RS256, [it.n.as_str(), &it.e]),
+/// What a public key does not have.
+#[derive(Deserialize)]
+struct Private {
+    d: Option<IgnoredAny>,
+}
+
+fn read_jwk(jwk: &Jwk, text: &RawValue) -> Result<Key, &'static str> {
+    let (algorithm, meant) = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
         AlgorithmParameters::EllipticCurve(it) if it.curve == EllipticCurve::P256 => {
-            (Algorithm::ES256, [it.x.as_str(), &it.y])
+            (Algorithm::ES256, KeyAlgorithm::ES256)
         }
         AlgorithmParameters::OctetKeyPair(it) if it.curve == EllipticCurve::Ed25519 => {
-            (Algorithm::EdDSA, [it.x.as_str(), ""])
+            (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
         }
         _ => return Err("it is not for RS256, ES256 or EdDSA"),
     };
-    let meant = match algorithm {
-        Algorithm::RS256 => KeyAlgorithm::RS256,
-        Algorithm::ES256 => KeyAlgorithm::ES256,
-        _ => KeyAlgorithm::EdDSA,
-    };
-    if jwk.common.key_algorithm.as_ref().is_some_and(|alg| *alg != meant) {
+    if serde_json::from_str::<Private>(text.get()).is_ok_and(|it| it.d.is_some()) {
+        return Err("it is a private key");
+    }
+    let common = &jwk.common;
+    if common.key_algorithm.as_ref().is_some_and(|alg| *alg != meant) {
         return Err("it is for another algorithm than RS256, ES256 or EdDSA");
     }
-    if jwk.common.public_key_use.as_ref().is_some_and(|it| *it != PublicKeyUse::Signature) {
+    let is_for_others = |uses: &Vec<KeyOperations>| !uses.contains(&KeyOperations::Verify);
+    if common.public_key_use.as_ref().is_some_and(|it| *it != PublicKeyUse::Signature)
+        || common.key_operations.as_ref().is_some_and(is_for_others)
+    {
         return Err("it is not for signatures");
     }
     let key = DecodingKey::from_jwk(jwk).map_err(|_| "its numbers cannot be read")?;
-    let digest = Digest::of(&parts.join("."));
-    Ok(Key { id: jwk.common.key_id.clone(), digest, key, algorithm })
+    let digest = judge(&key, algorithm)?;
+    Ok(Key { id: common.key_id.clone(), digest, key, algorithm })
 }
 
 /// Public keys, one behind the other.
 fn read_pem(text: &str, keys: &mut Vec<Key>) -> Result<(), String> {
     const BEGIN: &str = "-----BEGIN ";
-    let before = keys.len();
-    for (number, rest) in (1..).zip(text.split(BEGIN).skip(1)) {
+    let mut blocks = (1..).zip(text.split(BEGIN).skip(1)).peekable();
+    if blocks.peek().is_none() {
+        return Err("there is no key in it: neither a JWKS nor PEM".to_owned());
+    }
+    for (number, rest) in blocks {
         let pem = format!("{BEGIN}{rest}");
         let pem = pem.trim().as_bytes();
         let rsa = || DecodingKey::from_rsa_pem(pem).map(|key| (key, Algorithm::RS256));
@@ -171,13 +192,44 @@ fn read_pem(text: &str, keys: &mut Vec<Key>) -> Result<(), String> {
         let ed = || DecodingKey::from_ed_pem(pem).map(|key| (key, Algorithm::EdDSA));
         let is_public = rest.starts_with("PUBLIC KEY") || rest.starts_with("RSA PUBLIC KEY");
         let read = is_public.then(|| rsa().or_else(|_| ec()).or_else(|_| ed()).ok()).flatten();
-        let (key, algorithm) =
-            read.ok_or_else(|| format!("PEM block {number} is no public key that can be used"))?;
-        keys.push(Key { id: None, digest: Digest::of_bytes(pem), key, algorithm });
+        let judged = read.ok_or("it is no public key for RS256, ES256 or EdDSA");
+        let judged = judged.and_then(|(key, algorithm)| {
+            let digest = judge(&key, algorithm)?;
+            Ok(Key { id: None, digest, key, algorithm })
+        });
+        keys.push(judged.map_err(|fault| format!("PEM block {number} cannot be used: {fault}"))?);
     }
-    match keys.len() == before {
-        true => Err("there is no key in it: neither a JWKS nor PEM".to_owned()),
-        false => Ok(()),
+    Ok(())
+}
+
+/// Whether a key can verify anything: a token would find it out too late. Gives what it is known by,
+/// which does not depend on how it is written.
+fn judge(key: &DecodingKey, algorithm: Algorithm) -> Result<Digest, &'static str> {
+    let point = |bytes: &[u8], algorithm: &'static dyn VerificationAlgorithm| {
+        ParsedPublicKey::new(algorithm, bytes).map_err(|_| "it is on no curve that is used")?;
+        Ok(Digest::of_bytes(bytes))
+    };
+    match (algorithm, key.kind()) {
+        (Algorithm::ES256, DecodingKeyKind::SecretOrDer(bytes)) => {
+            point(bytes, &ECDSA_P256_SHA256_FIXED)
+        }
+        (Algorithm::EdDSA, DecodingKeyKind::SecretOrDer(bytes)) => point(bytes, &ED25519),
+        (_, DecodingKeyKind::RsaModulusExponent { n, e }) => judge_rsa(n, e),
+        (_, DecodingKeyKind::SecretOrDer(der)) => {
+            let (_, rsa) = RSAPublicKey::from_der(der).map_err(|_| "its numbers cannot be read")?;
+            judge_rsa(rsa.modulus, rsa.exponent)
+        }
+    }
+}
+
+fn judge_rsa(modulus: &[u8], exponent: &[u8]) -> Result<Digest, &'static str> {
+    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+    let modulus = modulus.get(zeros..).unwrap_or_default();
+    let spare = modulus.first().map_or(0, |byte| byte.leading_zeros());
+    let bits = (modulus.len() * 8).saturating_sub(usize::try_from(spare).unwrap_or_default());
+    match bits {
+        RSA_BITS_MIN.. => Ok(Digest::of_bytes(&[modulus, b".", exponent].concat())),
+        _ => Err("it has fewer than 2048 bits"),
     }
 }
 

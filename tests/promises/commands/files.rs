@@ -1,6 +1,10 @@
 //! `token`, `check`: the commands that look after files.
 
 use super::*;
+use crate::signed::{SECRET, Signer, jwks};
+
+/// A shared secret has no place among public keys.
+const SECRET_JWK: &str = r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#;
 
 #[test]
 fn a_new_token_is_shown_once_and_works_at_once() {
@@ -67,7 +71,8 @@ fn what_cannot_be_done_to_the_tokens_file_leaves_it_as_it_was() {
 
 #[test]
 fn check_says_that_all_is_well() {
-    for house in [House::new(), house_with_tls()] {
+    let signed = House::new().with_secret(SECRET).with_keys(&jwks([&Signer::new()]));
+    for house in [House::new(), house_with_tls(), signed] {
         let (code, out, err) = run(&mut fanfare(&house, &["check"]));
         assert_eq!((code, out.as_str()), (0, "all is well\n"), "{err}");
     }
@@ -79,6 +84,9 @@ fn check_names_what_is_wrong_and_exits_with_78() {
     let other_key = house_with_tls();
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().signing_key;
     fs::write(other_key.folder.path().join("cert.key"), key.serialize_pem()).unwrap();
+    let readable = House::new().with_secret(SECRET);
+    let path = readable.folder.path().join("jwt-secret");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     let table = [
         (wrong("PUBLISH_TIMEOUT", "5"), "PUBLISH_TIMEOUT: "),
         (wrong("INIT_TIMEOUT", "soon"), "INIT_TIMEOUT: "),
@@ -88,11 +96,21 @@ fn check_names_what_is_wrong_and_exits_with_78() {
         (wrong("LINK", "unix:/dev/null/link.sock"), "LINK: "),
         (House::new().with_tokens(&format!("{TOKEN}\nshort\n")), "/tokens:2: "),
         (other_key, "do not fit"),
+        (wrong("JWT_SECRET_FILE", "/nowhere/secret"), "JWT_SECRET_FILE: "),
+        (wrong("JWT_KEYS_FILE", "/nowhere/keys"), "JWT_KEYS_FILE: "),
+        (wrong("JWT_REQUIRE_EXP", "perhaps"), "JWT_REQUIRE_EXP: "),
+        (wrong("JWT_ISSUER", ""), "JWT_ISSUER: "),
+        (House::new().with_secret("\n"), "JWT_SECRET_FILE: the secret is empty"),
+        (House::new().with_secret("too short"), "/jwt-secret: the secret has fewer than 32"),
+        (House::new().with_keys("rubbish"), "JWT_KEYS_FILE: there is no key in it"),
+        (House::new().with_keys(SECRET_JWK), "/jwt-keys: key 1 is not used: "),
+        (readable, "/jwt-secret: others can read it"),
     ];
     for (house, expected) in table {
         let (code, out, err) = run(&mut fanfare(&house, &["check"]));
         assert_eq!(code, 78, "{expected}: {out}{err}");
         assert!(out.contains(expected), "{expected}: {out}{err}");
         assert_eq!(out.lines().count(), 1, "{out}");
+        assert!(!out.contains(SECRET) && !out.contains("too short"), "{out}");
     }
 }

@@ -3,6 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
+use crate::signed::{LATER, SECRET, Signer};
 
 /// A gateway by `up`, announced.
 struct Up {
@@ -80,6 +81,19 @@ fn the_lines_that_up_prints_work_when_they_are_pasted() {
         assert!(watch.wait().success());
         let mode = fs::metadata(up.house.tokens_file()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn up_takes_signed_tokens_where_its_settings_say_so() {
+    let up = Up::start(House::new().with_secret(SECRET).set("JWT_DEFAULT_PUBLISH", ">"));
+    let claims = serde_json::json!({"exp": LATER});
+    for (signer, status) in [(SECRET, 0), ("of a stranger", 22)] {
+        let bearer = format!("Bearer {}", Signer::shared(signer).sign(&claims));
+        let curl = up.line("curl ").replace("Basic $FANFARE_TOKEN", "$BEARER");
+        assert!(curl.contains("$BEARER"), "{curl}");
+        let curl = curl.replacen("curl ", "curl --fail ", 1);
+        assert_eq!(run(up.paste(&curl).env("BEARER", bearer)).0, status, "{curl}");
     }
 }
 
