@@ -14,11 +14,13 @@ mod node;
 mod openapi_calls;
 mod ports;
 mod publishers;
+mod recorder;
 mod replay;
 mod resuming;
 mod trace;
 mod wire;
 
+mod asyncapi;
 mod bench;
 mod browser;
 mod catch_up;
