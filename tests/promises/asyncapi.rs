@@ -84,7 +84,10 @@ async fn play_native(recorder: &Recorder, gateway: &Gateway) {
         (json!({"events": ["b"]}), "FORBIDDEN"),
         (json!({"events": ["a"], "cursor": true}), "INVALID_RESUME"),
         (json!({"authentication": "Digest x", "events": []}), "AUTH_UNRECOGNIZED_SCHEME"),
-        (json!({"events": (0..1001).map(|n| n.to_string()).collect::<Vec<_>>()}), "TOO_MANY_EVENTS"),
+        (
+            json!({"events": (0..1001).map(|n| n.to_string()).collect::<Vec<_>>()}),
+            "TOO_MANY_EVENTS",
+        ),
         (json!({"type": "unsubscribe", "events": ["a"]}), "OK"),
         (json!({"type": "auth", "authentication": basic(TOKEN)}), "OK"),
         (json!({"type": "auth", "authentication": "Basic wrong"}), "UNAUTHENTICATED"),
@@ -103,8 +106,7 @@ async fn play_native(recorder: &Recorder, gateway: &Gateway) {
 /// Who asked for places is told 30 s before the end of the credential.
 async fn play_expiring(recorder: &Recorder, gateway: &Gateway) {
     let mut session = Recorded::open(recorder, "native", &gateway.broadcast, "/").await;
-    let init =
-        json!({"authentication": basic(SHORT_LIVED), "events": ["never"], "cursor": true});
+    let init = json!({"authentication": basic(SHORT_LIVED), "events": ["never"], "cursor": true});
     assert_eq!(session.ask(init).await["code"], "OK");
     assert_eq!(session.hear().await["type"], "expiring");
 }

@@ -17,8 +17,7 @@ const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocke
 const OLD_UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n\
                            Sec-WebSocket-Version: 12\r\n\
                            Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
-const KEYLESS: &str =
-    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
+const KEYLESS: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
 const JSON: &str = "Content-Type: application/json\r\n";
 const STRUCTURED: &str = "Content-Type: application/cloudevents+json\r\n";
 const BATCH: &str = "Content-Type: application/cloudevents-batch+json\r\n";
