@@ -11,6 +11,7 @@ mod history;
 mod link_proxy;
 mod measures;
 mod node;
+mod openapi_book;
 mod openapi_calls;
 mod ports;
 mod publishers;

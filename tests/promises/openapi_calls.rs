@@ -8,6 +8,7 @@ pub const READER: &str = "0123456789abcdef-reader";
 /// A credential that may do everything.
 const ALL: &str = "Authorization: Basic 0123456789abcdef-all\r\n";
 const FEW: &str = "Authorization: Basic 0123456789abcdef-reader\r\n";
+const PART: &str = "Authorization: Basic 0123456789abcdef-part\r\n";
 const WRONG: &str = "Authorization: Basic 0123456789abcdef-wrong\r\n";
 const BEARER: &str = "Authorization: Bearer 0123456789abcdef-all\r\n";
 const TWO: &str = "Authorization: Basic 0123456789abcdef-all\r\nAuthorization: Basic x\r\n";
@@ -31,6 +32,9 @@ const BAD_PAGE: &str = "Origin: https://bad.example\r\n";
 const NATIVE: &str = r#"{"event":"a","data":{"id":7}}"#;
 const EVENT: &str = r#"{"specversion":"1.0","id":"1","source":"/s","type":"a","data":1,"x":true}"#;
 const EVENTS: &str = r#"[{"specversion":"1.0","id":"1","source":"/s","type":"a"},{"id":"2"},7]"#;
+
+const TWO_TYPES: &str = r#"[{"specversion":"1.0","id":"1","source":"/s","type":"a"},
+    {"specversion":"1.0","id":"2","source":"/s","type":"b"}]"#;
 
 /// One request, and what it is answered.
 pub struct Call {
@@ -80,7 +84,10 @@ impl Call {
 
 /// The tokens that the calls show, and few patterns.
 pub fn house() -> House {
-    let tokens = format!("{TOKEN} name=all\n{READER} name=reader publish=none subscribe=a\n");
+    let tokens = format!(
+        "{TOKEN} name=all\n{READER} name=reader publish=none subscribe=a\n\
+         0123456789abcdef-part name=part publish=a\n"
+    );
     House::new().with_tokens(&tokens).set("MAX_PATTERNS", 2)
 }
 
@@ -266,6 +273,10 @@ pub fn of_pages() -> Vec<Call> {
             calls.push(done.answered(status, says));
         }
     }
+    for path in ["/", "/socket/websocket"] {
+        let refused = Call::get("broadcast", path).with(UPGRADE).with(BAD_PAGE);
+        calls.push(refused.answered(403, "FORBIDDEN"));
+    }
     for (path, status) in [("/healthz", 200), ("/", 426)] {
         calls.push(Call::get("broadcast", path).with(GOOD_PAGE).answered(status, ""));
     }
@@ -282,6 +293,7 @@ pub fn without_broadcast() -> Vec<Call> {
             ("/event?dry_run=true", &[ALL], NATIVE, 503, "UNAVAILABLE"),
             ("/events", &[ALL, STRUCTURED], EVENT, 503, "UNAVAILABLE"),
             ("/events", &[ALL, BATCH], EVENTS, 503, r#""id":"2","code":"INVALID""#),
+            ("/events", &[PART, BATCH], TWO_TYPES, 503, "FORBIDDEN"),
         ],
     );
     calls.push(Call::get("admin", "/readyz").answered(503, "not ready"));
@@ -295,8 +307,31 @@ pub fn without_broadcast() -> Vec<Call> {
     calls
 }
 
+/// Heads that announce a body which never comes: the head is the whole request.
+pub fn without_bodies() -> Vec<Call> {
+    let call = |path: &str, kind: &str| {
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: test\r\n{ALL}{kind}Content-Length: 9\r\n\r\n");
+        Call::new("listen", "POST", path).with(&head)
+    };
+    vec![call("/event", ""), call("/events", STRUCTURED)]
+}
+
+/// What publishers are answered while `broadcast` takes what comes and says nothing.
+pub fn without_receipts() -> Vec<Call> {
+    rows(
+        "listen",
+        "POST",
+        &[
+            ("/event", &[ALL], NATIVE, 503, r#""accepted":"unknown""#),
+            ("/events", &[ALL, STRUCTURED], EVENT, 503, r#""accepted":"unknown""#),
+            ("/events", &[ALL, BATCH], EVENTS, 503, r#""accepted":"unknown""#),
+        ],
+    )
+}
+
 /// What a token that asks too often sends, again and again.
 pub fn too_often() -> Vec<Call> {
-    let wrong = |target, head| Call::new("listen", "POST", target).with(ALL).with(head);
-    vec![wrong("/event", ""), wrong("/events", STRUCTURED)]
+    let call = |target, head| Call::new("listen", "POST", target).with(ALL).with(head);
+    vec![call("/event", ""), call("/events", STRUCTURED)]
 }
