@@ -100,7 +100,7 @@ impl Block {
     fn parse(text: &str) -> Self {
         let mut block = Self::default();
         assert!(!text.contains('\r'), "{text:?}");
-        for line in text.lines() {
+        for line in text.lines().filter(|line| !line.is_empty()) {
             let (name, value) = line.split_once(':').unwrap_or((line, ""));
             let value = value.strip_prefix(' ').unwrap_or(value).to_owned();
             match name {
