@@ -4,6 +4,7 @@
 //! Every test has its own folder, its own ports (0, chosen by the system) and its own processes,
 //! which it ends by their ids. Nothing sleeps and hopes: a test waits for a thing to be so.
 
+mod channels;
 mod client;
 mod event_stream;
 mod gateway;
@@ -39,6 +40,8 @@ mod logins;
 mod operations;
 mod origins;
 mod pages;
+mod phoenix_joins;
+mod phoenix_messages;
 mod pipelining;
 mod publish;
 mod publish_bodies;
