@@ -19,6 +19,8 @@ mod resuming;
 mod trace;
 mod wire;
 
+mod agent_events;
+mod agents;
 mod bench;
 mod browser;
 mod catch_up;
@@ -40,6 +42,7 @@ mod logins;
 mod operations;
 mod origins;
 mod pages;
+mod phoenix_clients;
 mod phoenix_joins;
 mod phoenix_messages;
 mod pipelining;
