@@ -33,6 +33,7 @@ mod deliveries;
 mod disk_full;
 mod durability;
 mod encodings;
+mod examples;
 mod faults;
 mod http_limits;
 mod idempotency;
