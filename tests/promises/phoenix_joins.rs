@@ -1,11 +1,16 @@
 //! Phoenix channels (WIRE 4): what a join brings, where it goes on, who may come, and what they get.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 
 use crate::channels::{ALL, assert_quiet, hear, join, join_ok, open, open_as, rest, shake_hands};
-use crate::client::{Subscriber, fire, post, wait_for_answer};
+use crate::client::{Subscriber, fire, let_pass, post, wait_for_answer};
 use crate::gateway::{Gateway, House, TOKEN};
+use crate::measures::until;
 use crate::replay::{cursor_of, fire_numbers, fire_padded, numbers};
+use crate::wire::{Wire, frame, upgrade_request};
 
 const READER: &str = "0123456789abcdef-reader";
 /// `READER` in base64 as browsers write it.
@@ -289,4 +294,40 @@ async fn who_shows_no_good_credential_is_let_go_when_its_time_is_over() {
     let mut idle = open(&gateway.broadcast).await;
     assert_eq!(stranger.closed().await, (4401, "init timeout".to_owned()));
     assert_quiet(&mut idle).await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_may_join_as_many_topics_as_another() {
+    let gateway = House::new().set("OUTBOX_BYTES", "64KiB").open();
+    let padding = "x".repeat(10_000);
+    for number in 0..200 {
+        let source = format!("/{}", number % 10);
+        let data = json!({"n": number, "padding": padding});
+        let body = json!({"event": "a", "source": source, "data": data}).to_string();
+        assert_eq!(post(&gateway, body).send().await.unwrap().status(), 200);
+    }
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(1).unwrap();
+    let mut wire = Wire { stream: socket.connect(gateway.broadcast.address()).await.unwrap() };
+    wire.send(upgrade_request(&format!("/socket/websocket?vsn=2.0.0&token={TOKEN}"), "")).await;
+    assert!(wire.read_head().await.starts_with("HTTP/1.1 101 "));
+    for number in 0..10 {
+        let join = json!(["j", number, format!("source:/{number}"), "phx_join", {}]).to_string();
+        wire.send(frame(0x81, join.as_bytes())).await;
+    }
+    wire.send(frame(0x81, br#"[null,"last","phoenix","heartbeat",{}]"#)).await;
+    // It has long been able to answer more than this client has taken.
+    let delivered = async || gateway.broadcast.metric("fanfare_events_delivered_total").await;
+    until("an answer", async || (delivered().await > 0.0).then_some(())).await;
+    let_pass(Duration::from_millis(300)).await;
+    for number in 0..10 {
+        let (_, answer) = wire.read_frame().await;
+        let answer: Value = serde_json::from_slice(&answer).unwrap_or_else(|_| {
+            panic!("{}", String::from_utf8_lossy(&answer));
+        });
+        assert_eq!((&answer[1], &answer[4]["status"]), (&json!(number), &json!("ok")));
+        assert_eq!(messages(&answer[4]["response"]).len(), 20);
+    }
+    let (_, answer) = wire.read_frame().await;
+    assert!(answer.starts_with(br#"[null,"last","phoenix""#));
 }
