@@ -9,12 +9,12 @@ use tokio::task::JoinSet;
 
 use crate::agents::{INVALID, assert_quiet, done, hear, publishing, subscribe};
 use crate::channels::masked;
-use crate::client::{Subscriber, event, fire};
+use crate::client::{Subscriber, event, fire, said};
 use crate::crashes::Doors;
 use crate::event_stream::EventStream;
 use crate::gateway::{Gateway, House, PATIENCE, Process, TOKEN};
 use crate::history::{Answer, Fired, History};
-use crate::replay::{all_kept, cursor_of, numbers};
+use crate::replay::{all_kept, cursor_of, fire_padded, init, numbers};
 use crate::resuming::{Begin, FENCE, Resuming};
 
 /// Publishes from a connection of its own, and waits until it is accepted.
@@ -335,4 +335,42 @@ async fn what_agents_publish_and_hear_is_lost_nowhere_while_broadcast_is_killed(
         hearings.push(subscriber.hear_the_fence().await);
     }
     History { fired, hearings }.expect_faultless();
+}
+
+#[tokio::test]
+async fn what_is_said_in_the_other_way_waits_for_a_resume_and_then_is_done() {
+    let gateway = Gateway::open();
+    fire_padded(&gateway, "t", 0..300, 4_000).await;
+    let resume = json!({"type": "subscribe", "channels": "t", "after": "first", "token": TOKEN});
+    let more = init(TOKEN, &["n"], json!({}));
+    let native = init(TOKEN, &["t"], json!({"after": "first"}));
+    let subscribe = json!({"type": "subscribe", "channels": "n"});
+    for (first, second) in [(resume.to_string(), more), (native, subscribe.to_string())] {
+        let is_agents = first == resume.to_string();
+        let mut published = publishing(json!("n"), "n", json!(1));
+        published["event"]["id"] = json!(first);
+        let mut client = Subscriber::connect(&gateway.broadcast).await;
+        for message in [&first, &second, &published.to_string()] {
+            client.say(message).await;
+        }
+        if !is_agents {
+            assert!(client.hear().await.contains(r#""recovered":true"#));
+        }
+        let mut heard = Vec::new();
+        while heard.len() < 300 {
+            heard.push(serde_json::from_str(&client.hear().await).unwrap());
+        }
+        assert_eq!(numbers(&heard), Vec::from_iter(0..300));
+        if is_agents {
+            assert_eq!(client.hear().await, said("init", "OK"));
+        }
+        let event: Value = serde_json::from_str(&client.hear().await).unwrap();
+        assert_eq!((&event["data"], event.get("specversion").is_none()), (&json!(1), is_agents));
+        assert_quiet(&mut client).await;
+        publish(&gateway.broadcast, json!("n"), "other", json!(is_agents)).await;
+        if !is_agents {
+            assert_eq!(hear(&mut client).await["type"], "other");
+        }
+        assert_quiet(&mut client).await;
+    }
 }
