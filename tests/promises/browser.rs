@@ -21,14 +21,14 @@ use crate::replay::{all_kept, cursor_of};
 const READER: &str = "0123456789abcdef-reader";
 
 /// Chromium without a screen, and the driver that it listens to.
-struct Browser {
+pub struct Browser {
     driver: Child,
     profile: TempDir,
     client: Client,
 }
 
 impl Browser {
-    async fn open(url: &str) -> Self {
+    pub async fn open(url: &str) -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -55,11 +55,11 @@ impl Browser {
         Self { driver, profile, client }
     }
 
-    async fn run(&self, script: &str) -> Value {
+    pub async fn run(&self, script: &str) -> Value {
         self.client.execute(script, Vec::new()).await.unwrap()
     }
 
-    async fn close(self) {
+    pub async fn close(self) {
         self.client.clone().close().await.unwrap();
     }
 }

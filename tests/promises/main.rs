@@ -4,6 +4,7 @@
 //! Every test has its own folder, its own ports (0, chosen by the system) and its own processes,
 //! which it ends by their ids. Nothing sleeps and hopes: a test waits for a thing to be so.
 
+mod channels;
 mod client;
 mod event_stream;
 mod gateway;
@@ -23,6 +24,8 @@ mod trace;
 mod transcript;
 mod wire;
 
+mod agent_events;
+mod agents;
 mod asyncapi;
 mod bench;
 mod browser;
@@ -39,6 +42,7 @@ mod disk_full;
 mod documents;
 mod durability;
 mod encodings;
+mod examples;
 mod faults;
 mod http_limits;
 mod idempotency;
@@ -50,6 +54,9 @@ mod openapi;
 mod operations;
 mod origins;
 mod pages;
+mod phoenix_clients;
+mod phoenix_joins;
+mod phoenix_messages;
 mod pipelining;
 mod publish;
 mod publish_bodies;

@@ -1,7 +1,7 @@
 //! Phoenix channels (WIRE §4), as Relayman's clients speak them: a topic is a source, an event's name
 //! its type, and what it carries the CloudEvent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -35,6 +35,10 @@ const SUBPROTOCOL: &str = "phoenix";
 const BEARER: &str = "base64url.bearer.phx.";
 /// What a topic is called: this, and the source.
 const SOURCE: &str = "source:";
+/// What the answer to a join takes, about, at most.
+const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Messages that wait behind a join; what the client says next waits in its socket.
+const WAITING_MAX: usize = 16;
 
 /// Events as objects.
 pub static V1: Format =
@@ -109,6 +113,8 @@ struct Socket {
     /// Without subscriptions of its own; there once the client has proved who it is.
     session: Option<Session>,
     topics: BTreeMap<String, Topic>,
+    /// A join whose answer the client has no room for yet, and what was said after it.
+    waiting: VecDeque<String>,
 }
 
 /// Makes a conversation; with a credential, if the upgrade showed one in its header.
@@ -116,7 +122,8 @@ pub fn begin(asked: Asked, principal: Option<Arc<Principal>>) -> Begin {
     let Asked { version, shown, .. } = asked;
     Box::new(move |seat| {
         let session = principal.map(|principal| Session::new(seat.id, principal));
-        let mut socket = Socket { seat, version, shown, session, topics: BTreeMap::new() };
+        let (topics, waiting) = (BTreeMap::new(), VecDeque::new());
+        let mut socket = Socket { seat, version, shown, session, topics, waiting };
         // A good credential is one at once, whenever the first topic is joined.
         let _ = socket.authenticate();
         Box::new(socket)
@@ -137,6 +144,33 @@ impl Socket {
         match self.version {
             Version::V1 => &V1,
             Version::V2 => &V2,
+        }
+    }
+
+    fn is_opening(&self) -> bool {
+        self.topics.values().any(Topic::is_opening)
+    }
+
+    /// Whether the answer to another join fits. Who joins many topics at once and reads slowly would
+    /// have to go for the answers alone, and again when it is back.
+    fn has_room(&self) -> bool {
+        let Seat { outbox, .. } = &self.seat;
+        outbox.bytes() == 0 || outbox.bytes() + ANSWER_BYTES_MAX <= outbox.bytes_max()
+    }
+
+    /// Whether what waits can be gone on with.
+    fn can_hear(&self) -> bool {
+        !self.waiting.is_empty() && !self.is_opening() && self.has_room()
+    }
+
+    fn hear(&mut self, text: &str) -> Reaction {
+        match Message::read(self.version, text) {
+            Some(message) if message.event == "phx_join" && !self.has_room() => {
+                self.waiting.push_front(text.to_owned());
+                Reaction::default()
+            }
+            Some(message) => self.handle(&message),
+            None => Reaction::hang_up(Disconnect::Unreadable),
         }
     }
 
@@ -237,10 +271,11 @@ fn read_start(payload: &RawValue) -> Option<Start> {
 
 impl Dialect for Socket {
     fn receive(&mut self, text: &str) -> Reaction {
-        match Message::read(self.version, text) {
-            Some(message) => self.handle(&message),
-            None => Reaction::hang_up(Disconnect::Unreadable),
+        if self.waiting.is_empty() {
+            return self.hear(text);
         }
+        self.waiting.push_back(text.to_owned());
+        Reaction::default()
     }
 
     fn receive_binary(&mut self) -> Reaction {
@@ -248,6 +283,11 @@ impl Dialect for Socket {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reaction> {
+        if self.can_hear()
+            && let Some(text) = self.waiting.pop_front()
+        {
+            return Poll::Ready(self.hear(&text));
+        }
         let version = self.version;
         let news = self.topics.iter_mut().find_map(|(name, topic)| match topic.poll(cx) {
             Poll::Ready(news) => Some((name.clone(), news)),
@@ -275,12 +315,12 @@ impl Dialect for Socket {
     }
 
     fn can_go_on(&self) -> bool {
-        self.topics.values().any(Topic::can_go_on)
+        self.can_hear() || self.topics.values().any(Topic::can_go_on)
     }
 
     /// As in Phoenix, a join is answered before anything else is listened to.
     fn is_busy(&self) -> bool {
-        self.topics.values().any(Topic::is_opening)
+        self.is_opening() || self.waiting.len() >= WAITING_MAX
     }
 
     fn is_settled(&self) -> bool {
@@ -296,6 +336,7 @@ impl Dialect for Socket {
 
     fn leave(&mut self) {
         self.topics.clear();
+        self.waiting.clear();
     }
 }
 
