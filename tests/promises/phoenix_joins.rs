@@ -1,5 +1,7 @@
 //! Phoenix channels (WIRE 4): what a join brings, where it goes on, who may come, and what they get.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -7,6 +9,8 @@ use tokio::net::TcpSocket;
 
 use crate::channels::{ALL, assert_quiet, hear, join, join_ok, open, open_as, rest, shake_hands};
 use crate::client::{Subscriber, fire, let_pass, post, wait_for_answer};
+use crate::crashes::Doors;
+use crate::event_stream::ticket;
 use crate::gateway::{Gateway, House, TOKEN};
 use crate::measures::until;
 use crate::replay::{cursor_of, fire_numbers, fire_padded, numbers};
@@ -330,4 +334,56 @@ async fn a_client_that_reads_slowly_may_join_as_many_topics_as_another() {
     }
     let (_, answer) = wire.read_frame().await;
     assert!(answer.starts_with(br#"[null,"last","phoenix""#));
+}
+
+/// After a power loss a cursor from before it is not whole; what is kept behind it is all there.
+#[tokio::test]
+async fn a_join_that_cannot_be_whole_is_told_so_and_gets_all_that_is_kept() {
+    let doors = Doors::choose();
+    let gateway = doors.house().open();
+    fire_numbers(&gateway, "a", 0..250).await;
+    let mut client = open(&gateway.broadcast).await;
+    let first = messages(&join_ok(&mut client, ALL, json!({"cursor": "first"})).await);
+    let Gateway { listen, broadcast, house } = gateway;
+    broadcast.kill();
+    // It was another boot of the machine in which that was written, as far as anyone can tell.
+    let identity = Path::new(&house.settings["DATA_DIR"]).join("identity.json");
+    let mut record: Value = serde_json::from_slice(&fs::read(&identity).unwrap()).unwrap();
+    record["boot"] = json!("another");
+    fs::write(&identity, record.to_string()).unwrap();
+    let gateway = Gateway { broadcast: house.broadcast(), listen, house };
+    for (cursor, begun) in [(cursor_of(&first[3]), 4), ("first".to_owned(), 0)] {
+        let mut client = open(&gateway.broadcast).await;
+        let response = join_ok(&mut client, ALL, json!({"cursor": cursor})).await;
+        assert_eq!(response["recovered"], cursor == "first", "{response}");
+        let mut heard = messages(&response);
+        while heard.len() < 250 - begun {
+            heard.push(hear(&mut client).await.2);
+        }
+        assert_eq!(numbers(&heard), Vec::from_iter(begun as u64..250));
+        fire(&gateway, "b", "7").await;
+        assert_eq!(hear(&mut client).await.2["data"], 7);
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_opens_one_connection_and_goes_with_its_token() {
+    let lines = |more: &str| format!("{TOKEN} name=all\n{more}");
+    let reader = lines(&format!("{READER} name=reader subscribe=a\n"));
+    let gateway = House::new().with_tokens(&reader).open();
+    fire_numbers(&gateway, "a", 0..2).await;
+    fire(&gateway, "b", "7").await;
+    let query = format!("?ticket={}&vsn=2.0.0", ticket(&gateway.broadcast, READER).await);
+    let (mut client, _) = shake_hands(&gateway.broadcast, &query, &[]).await.ok().unwrap();
+    let response = join_ok(&mut client, ALL, json!({})).await;
+    assert_eq!(numbers(&messages(&response)), [0, 1]);
+    // A reconnect: the one before, if it is still there, is over.
+    let (mut again, _) = shake_hands(&gateway.broadcast, &query, &[]).await.ok().unwrap();
+    assert_eq!(client.closed().await, (1008, "policy".to_owned()));
+    let cursor = json!({"cursor": response["cursor"]});
+    assert_eq!(join_ok(&mut again, ALL, cursor).await["messages"], json!([]));
+    gateway.house.write_tokens(&lines(""));
+    assert_eq!(again.closed().await, (4401, "token withdrawn".to_owned()));
+    let refused = shake_hands(&gateway.broadcast, &query, &[]).await;
+    assert_eq!(refused.err(), Some(403));
 }

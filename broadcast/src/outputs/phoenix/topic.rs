@@ -53,7 +53,8 @@ type Listed = Result<(Listing, Opening), ReadError>;
 enum Work {
     /// The kept events for the answer are being read.
     Open(Pin<Box<dyn Future<Output = Listed>>>),
-    CatchUp(Box<CatchUp>),
+    /// What is behind the answer, which has ended at this offset, is being read.
+    CatchUp(Box<CatchUp>, u64),
     Nothing,
 }
 
@@ -106,7 +107,7 @@ impl Topic {
 
     /// Whether there is something to do though nothing has happened.
     pub(super) fn can_go_on(&self) -> bool {
-        matches!(&self.work, Work::CatchUp(catch_up) if catch_up.can_go_on())
+        matches!(&self.work, Work::CatchUp(catch_up, _) if catch_up.can_go_on())
     }
 
     /// Goes on.
@@ -120,11 +121,10 @@ impl Topic {
                     News::Joined(self.answer(listing, &opening))
                 }))
             }
-            Work::CatchUp(catch_up) => Poll::Ready(match ready!(catch_up.poll(cx)) {
-                // It begins where the answer has ended; that must still be there.
-                Ok(Turn::Opened(opening)) if opening.recovered == Some(Recovery::Whole) => {
-                    News::Live
-                }
+            Work::CatchUp(catch_up, end) => Poll::Ready(match ready!(catch_up.poll(cx)) {
+                // It begins where the answer has ended; what follows must still be there. That it
+                // is not whole, the answer has said: what is lost is lost, and need not be in front.
+                Ok(Turn::Opened(opening)) if opening.place == *end => News::Live,
                 Ok(Turn::Joined(offset)) => {
                     self.work = Work::Nothing;
                     self.seat.worker.with_hub(|hub| self.session.join(offset, hub));
@@ -139,7 +139,7 @@ impl Topic {
     fn answer(&mut self, listing: Listing, opening: &Opening) -> Vec<u8> {
         let Seat { worker, outbox, .. } = &self.seat;
         let epoch = &worker.shared.archive.epoch;
-        let place = epoch.at(listing.place);
+        let (end, place) = (listing.place, epoch.at(listing.place));
         worker.count_deliveries(listing.count);
         let mut response = br#"{"messages":"#.to_vec();
         let (messages, held) = listing.into_json();
@@ -151,7 +151,7 @@ impl Topic {
         let patterns = self.session.patterns().cloned().collect();
         let (narrow, start) = (self.narrow.clone(), Start::After(place));
         let catch_up = CatchUp::new(worker, outbox, self.format, patterns, narrow, start);
-        self.work = Work::CatchUp(Box::new(catch_up));
+        self.work = Work::CatchUp(Box::new(catch_up), end);
         response
     }
 
