@@ -4,7 +4,7 @@
 //! has come.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::mem;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -151,7 +151,7 @@ impl Desk {
 
     fn answer(&self) {
         let (taken, now) = (self.progress.taken(), Instant::now());
-        let refused: Vec<u64> = self
+        let refused: HashSet<u64> = self
             .progress
             .take_news()
             .iter()

@@ -1,7 +1,7 @@
 //! Which kept events somebody wants: by type, by source, by subject.
 //!
-//! The hub finds subscribers by type alone; who reads the log, or wants only some sources, is asked
-//! through this.
+//! The hub finds subscribers by type, and by source who wants one alone; who reads the log, or wants
+//! anything else, is asked through this.
 
 use bytestring::ByteString;
 use shared::event::Event;
@@ -25,7 +25,7 @@ pub struct Narrow {
     /// A subject.
     pub subject: Option<ByteString>,
     /// No types that begin so: their events would mean something else on this wire.
-    pub spared: Option<&'static str>,
+    pub spared: &'static [&'static str],
     /// The types are names of channels, too: who publishes to one is heard by its name (WIRE §5).
     pub is_by_channel: bool,
 }
@@ -59,14 +59,14 @@ impl SourceRule {
 impl Narrow {
     /// Whether it lets everything pass.
     pub fn is_open(&self) -> bool {
-        self.sources.is_empty() && self.subject.is_none() && self.spared.is_none()
+        self.sources.is_empty() && self.subject.is_none() && self.spared.is_empty()
     }
 
     /// Whether an event of a wanted type is wanted.
     pub fn admits(&self, event: &Event) -> bool {
         self.admits_source(&event.source)
             && (self.subject.is_none() || self.subject == event.subject)
-            && !self.spared.is_some_and(|start| event.event_type.as_str().starts_with(start))
+            && !self.spared.iter().any(|start| event.event_type.as_str().starts_with(start))
     }
 
     fn admits_source(&self, source: &str) -> bool {

@@ -265,7 +265,9 @@ impl Hub {
         for index in [&self.types, &self.channels].into_iter().chain(self.sources.values()) {
             index.for_each_match(event_type, &mut |id| ids.push(id));
         }
-        ids.retain(|id| self.subscribers.get(id.0).is_some_and(|it| it.format.is_some()));
+        // One event reaches a connection once, however many subscribers it has.
+        let owner = |id: &SessionId| self.subscribers.get(id.0).filter(|it| it.format.is_some());
+        let mut ids: Vec<SessionId> = ids.iter().filter_map(owner).map(|it| it.owner).collect();
         ids.sort_unstable();
         ids.dedup();
         u32::try_from(ids.len()).unwrap_or(u32::MAX)

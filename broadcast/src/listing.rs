@@ -72,6 +72,11 @@ impl Listing {
         self.count == 0
     }
 
+    /// Whether no other event goes into it.
+    pub fn is_full(&self) -> bool {
+        self.room == 0 || self.body.len() >= BYTES_MAX
+    }
+
     /// Reads on until the list is full, or there is nothing more, or it was long enough.
     ///
     /// # Errors
@@ -80,7 +85,7 @@ impl Listing {
     pub async fn fill(&mut self, filter: &Arc<Filter>) -> Result<(), ReadError> {
         self.is_at_end = false;
         for _ in 0..READINGS_MAX {
-            if self.room == 0 || self.body.len() >= BYTES_MAX {
+            if self.is_full() {
                 break;
             }
             let before = self.place;

@@ -157,7 +157,8 @@ async fn events(
     let is_stream = is_upgrade || events::wants_sse(request.headers());
     let subscription = query.subscription(request, &principal, patterns_max, is_stream)?;
     if is_upgrade {
-        let subprotocol = websocket::offered(request.headers()).next();
+        let mut offered = websocket::offered(request.headers());
+        let subprotocol = offered.find(|it| *it == socket::SUBPROTOCOL);
         let begin = socket::begin(principal, subscription);
         return outputs.upgrade(request, payload, claim, subprotocol, begin).await;
     }

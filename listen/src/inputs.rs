@@ -42,6 +42,8 @@ enum Admitted {
 pub struct Inputs {
     /// The gate.
     pub publisher: Publisher<Sender>,
+    /// How long an event may wait for broadcast to take it.
+    pub publish_timeout: Duration,
     /// How many requests a second a token may make, if that is limited.
     pub rate: Option<NonZeroU32>,
     /// The largest body, unpacked.

@@ -171,6 +171,7 @@ impl Parts {
         let sender = Sender::start(settings, Arc::clone(&self.memory), Arc::clone(&self.link));
         Inputs {
             publisher: Publisher::new(Arc::clone(&self.files.tokens), self.rates.clone(), sender),
+            publish_timeout: self.config.publish_timeout,
             rate: self.config.rate_limit.0,
             body_bytes_max: self.config.common.max_body,
             memory: Arc::clone(&self.memory),

@@ -11,6 +11,7 @@ use bytestring::ByteString;
 use jiff::Timestamp;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use crate::bearer::keys::{Key, Keys};
@@ -28,6 +29,15 @@ const NAMELESS: &str = "jwt";
 const NAME_CHARS_MAX: usize = 128;
 /// Verified tokens that are remembered; beyond it all are verified anew.
 const VERIFIED_MAX: usize = 10_000;
+/// RFC 3986 §3.3: what a segment of a path does not hold as it is.
+const NOT_IN_PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'@')
+    .remove(b':')
+    .remove(b'+');
 /// More patterns in a claim are refused.
 const PATTERNS_MAX: usize = 1000;
 
@@ -61,6 +71,7 @@ pub struct Bearer {
     /// The keys; they follow their files.
     pub keys: Arc<Reloaded<Keys>>,
     rules: Rules,
+    rules_digest: Digest,
     verified: Mutex<Verified>,
 }
 
@@ -81,7 +92,9 @@ impl Bearer {
     /// A file is no good, or the library that verifies does not work here.
     pub fn follow(files: KeyFiles, rules: Rules) -> Result<Arc<Self>, LoadError> {
         self_test().map_err(LoadError::Parse)?;
-        Ok(Arc::new(Self { keys: Reloaded::follow(files)?, rules, verified: Mutex::default() }))
+        let keys = Reloaded::follow(files)?;
+        let rules_digest = Digest::of(&format!("{rules:?}"));
+        Ok(Arc::new(Self { keys, rules, rules_digest, verified: Mutex::default() }))
     }
 
     /// Decides who shows a token; `None` if nobody. Whether its time is over is judged by the caller.
@@ -126,9 +139,17 @@ impl Bearer {
         self.principal(claims, key).map(Arc::new)
     }
 
-    /// Whether the key that made a principal is still there.
-    pub fn holds(&self, key: &Digest) -> bool {
-        self.keys.load().iter().any(|it| it.digest == *key)
+    /// Whether the key that made a principal is still there, and the rules are the same.
+    pub fn holds(&self, mark: &Digest) -> bool {
+        self.keys.load().iter().any(|key| self.mark(key) == *mark)
+    }
+
+    /// What says by which key and by which rules a principal was made: a ticket outlives the process, and
+    /// must not outlive either.
+    fn mark(&self, key: &Key) -> Digest {
+        let mut bytes = *key.digest.as_bytes();
+        bytes.iter_mut().zip(self.rules_digest.as_bytes()).for_each(|(byte, rule)| *byte ^= rule);
+        Digest::from_bytes(bytes)
     }
 
     fn read(&self, jwt: &Jwt, header: &Header, key: &Key) -> Option<Claims> {
@@ -151,12 +172,12 @@ impl Bearer {
             admin: claims.admin.unwrap_or(false),
         };
         Some(Principal {
-            source: format!("/{name}").into(),
+            source: format!("/{}", utf8_percent_encode(&name, NOT_IN_PATH)).into(),
             grant,
             expires: claims.exp.map(expiry),
             // The same for all tokens that one subject gets from one key.
             digest: Some(Digest::of(&format!("{} {name}", key.digest.to_hex()))),
-            key: Some(key.digest),
+            key: Some(self.mark(key)),
             name: ByteString::from(name),
         })
     }

@@ -1,12 +1,15 @@
 //! What all HTTP doors have in common: the server's settings, and how a refusal looks.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_http::{HttpServiceBuilder, KeepAlive, Protocol, Request, RequestHead};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{Service, ServiceFactory};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -15,6 +18,7 @@ use bytes::Bytes;
 
 use crate::address::{self, Network};
 use crate::guard::Guard;
+use crate::memory::Held;
 
 /// HARDENING: how long a kept connection may be idle.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -62,6 +66,8 @@ where
     }
 }
 
+const JSON: &str = "application/json; charset=utf-8";
+
 /// What `GET /healthz` answers on both doors.
 pub const HEALTHY: &str = r#"{"status":200,"message":"OK"}"#;
 
@@ -96,10 +102,40 @@ pub fn retry_after(mut response: HttpResponse, wait: Duration) -> HttpResponse {
 
 /// An answer in JSON.
 pub fn json(status: StatusCode, body: impl Into<Bytes>) -> HttpResponse {
-    let mut response = HttpResponse::with_body(status, actix_web::body::BoxBody::new(body.into()));
-    let json = HeaderValue::from_static("application/json; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, json);
+    let mut response = HttpResponse::with_body(status, BoxBody::new(body.into()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     response
+}
+
+/// An answer in JSON that may be large: it is on the account of memory until the client has it.
+pub fn held_json(status: StatusCode, body: Bytes, held: Held) -> HttpResponse {
+    let body = HeldBody { bytes: Some(body), held };
+    let mut response = HttpResponse::with_body(status, BoxBody::new(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+    response
+}
+
+/// A body on its way, on the account of memory until the client has it.
+struct HeldBody {
+    bytes: Option<Bytes>,
+    held: Held,
+}
+
+impl MessageBody for HeldBody {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let bytes = self.bytes.take();
+        self.held.resize(bytes.as_ref().map_or(0, Bytes::len));
+        Poll::Ready(bytes.map(Ok))
+    }
 }
 
 /// A refusal with its stable code, which needs no escaping.

@@ -24,13 +24,25 @@ pub struct Principal {
     pub expires: Option<Timestamp>,
     /// What tells its requests from those of others; none for `anonymous`.
     pub digest: Option<Digest>,
-    /// The key that its signed token was made with, if it was one. The token is gone with it.
+    /// The mark of the key and the rules that its signed token was judged by, if it was one. The token
+    /// is gone with either.
     pub key: Option<Digest>,
     /// The `source` of their events that name none: `/` and the name.
     pub source: ByteString,
 }
 
 impl Principal {
+    /// What its events are told from those of others by: a signed token may have any name.
+    pub fn publisher(&self) -> ByteString {
+        match &self.key {
+            None => self.name.clone(),
+            Some(key) => {
+                let hex = key.to_hex();
+                format!("{} {}", self.name, hex.get(..8).unwrap_or_default()).into()
+            }
+        }
+    }
+
     /// Whether the credential's time is over.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| expires <= now)

@@ -156,7 +156,7 @@ impl Approved {
             source: draft.source.unwrap_or_else(|| principal.source.clone()),
             subject: draft.subject,
             time: draft.time.unwrap_or_else(Time::now),
-            publisher: principal.name.clone(),
+            publisher: principal.publisher(),
             attributes: draft.attributes,
         };
         Ok(Self { event, may_be_retry })

@@ -30,7 +30,7 @@ pub mod rules;
 const UNDERWAY_MAX: usize = 64;
 /// Messages that wait until the client has caught up.
 const DEFERRED_MAX: usize = 16;
-/// WIRE §2: so long before a credential ends, who asked for places is told.
+/// So long before a credential ends, who asked for places is told.
 const NOTICE: SignedDuration = SignedDuration::from_secs(30);
 
 /// One client's conversation, and what goes on for it.
@@ -67,10 +67,16 @@ pub fn begin(principal: Option<Arc<Principal>>) -> Begin {
 }
 
 impl Conversation {
-    /// What is read in one format cannot be mixed with another.
+    /// What is read in one format cannot be mixed with another. An event that is to be published, or
+    /// another credential, has nothing to do with that.
     fn has_to_wait(&self, text: &str) -> bool {
-        let is_agents = || Message::read(text).is_ok_and(|message| message.has_channels());
-        self.catch_up.is_some() && (self.is_agents || !self.deferred.is_empty() || is_agents())
+        if self.catch_up.is_none() {
+            return false;
+        }
+        let Ok(message) = Message::read(text) else { return false };
+        let is_agents = message.has_channels();
+        let is_free = if is_agents { message.is("publish") } else { message.is("auth") };
+        !is_free && (self.is_agents || !self.deferred.is_empty() || is_agents)
     }
 
     fn hear(&mut self, text: &str) -> Reaction {
@@ -81,7 +87,7 @@ impl Conversation {
             let epoch = &worker.shared.archive.epoch;
             self.native.receive(text, Court { tokens: &tokens, patterns_max, hub, epoch })
         });
-        if let Some(catch_up) = &mut self.catch_up
+        if let Some(catch_up) = self.catch_up.as_mut().filter(|_| !self.is_agents)
             && let Some(session) = self.native.session()
         {
             catch_up.set_patterns(session.patterns());

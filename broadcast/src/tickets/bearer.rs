@@ -9,6 +9,7 @@ use shared::principal::{Grant, Principal};
 #[derive(Serialize, Deserialize)]
 struct Kept {
     name: String,
+    source: String,
     publish: Vec<String>,
     subscribe: Vec<String>,
     admin: bool,
@@ -24,6 +25,7 @@ pub(super) fn write(principal: &Principal) -> String {
     let bytes = |digest: &Option<Digest>| digest.as_ref().map_or([0; 32], |it| *it.as_bytes());
     let kept = Kept {
         name: principal.name.to_string(),
+        source: principal.source.to_string(),
         publish: texts(&principal.grant.publish),
         subscribe: texts(&principal.grant.subscribe),
         admin: principal.grant.admin,
@@ -46,7 +48,7 @@ pub(super) fn read(text: &str) -> Option<Principal> {
         None => None,
     };
     Some(Principal {
-        source: format!("/{}", kept.name).into(),
+        source: kept.source.into(),
         name: kept.name.into(),
         grant: Grant {
             publish: patterns(kept.publish)?,

@@ -220,7 +220,8 @@ impl Client {
     /// Goes on with what takes time.
     fn follow(&mut self, cx: &mut Context<'_>) {
         let was_busy = self.is_busy();
-        while self.connection.phase.get() == Phase::Open {
+        // Behind an answer that is held back nothing else is said.
+        while self.connection.phase.get() == Phase::Open && self.held_back.is_none() {
             let polled = self.connection.dialect.borrow_mut().poll(cx);
             let Poll::Ready(reaction) = polled else { break };
             self.weigh(reaction);
@@ -309,6 +310,10 @@ impl Client {
         }
         if self.hold.as_ref().is_some_and(Hold::is_superseded) {
             self.connection.hang_up(Disconnect::Policy);
+        }
+        if self.is_busy() {
+            // It is we who do not listen.
+            self.patience.hear(now);
         }
         match self.patience.judge(self.connection.stuck_since(), now) {
             Due::Nothing => {}

@@ -15,8 +15,8 @@ use crate::worker::Worker;
 
 /// One client's conversation.
 ///
-/// Nothing in here hangs up or writes: it says what is to be done. It is never called while it
-/// runs.
+/// Nothing in here hangs up or writes to the client: it says what is to be done, and fills the outbox
+/// with events. It is never called while it runs.
 pub trait Dialect: std::fmt::Debug {
     /// Takes a text message.
     fn receive(&mut self, text: &str) -> Reaction;

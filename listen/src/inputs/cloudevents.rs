@@ -113,15 +113,17 @@ impl Mode {
         }
         let text = first.map_or("", |it| it.to_str().unwrap_or_default()).trim();
         let lower = text.to_ascii_lowercase();
-        if is_in_utf_8(&lower, "application/cloudevents-batch+json") {
+        // Who names no format means the one that everybody has.
+        let is = |essence| is_in_utf_8(&lower, essence);
+        if is("application/cloudevents-batch+json") || is("application/cloudevents-batch") {
             Some(Self::Batch)
-        } else if is_in_utf_8(&lower, "application/cloudevents+json") {
+        } else if is("application/cloudevents+json") || is("application/cloudevents") {
             Some(Self::Structured(Dialect::Strict))
         } else if lower.starts_with("application/cloudevents") {
             None
         } else if headers.contains_key("ce-specversion") {
             Some(Self::Binary)
-        } else if is_in_utf_8(&lower, "application/json") {
+        } else if is("application/json") {
             Some(Self::Structured(Dialect::Relayman))
         } else {
             None

@@ -120,7 +120,13 @@ fn read_data(
             reading.fault("data_base64", "excludes data");
             None
         }
-        (Some(data), None) => Some(read_json(data, content_type)),
+        (Some(data), None) => {
+            let read = read_json(data, content_type);
+            if read.is_none() {
+                reading.fault("data", "holds half a character");
+            }
+            read
+        }
         (None, Some(text)) => {
             let Some(bytes) = decode(text) else {
                 reading.fault("data_base64", "is not a string in base64");
@@ -136,15 +142,16 @@ fn read_data(
 }
 
 /// A string under another type than JSON means its characters, not its JSON text (§3.1).
-fn read_json(data: &RawValue, content_type: Option<ContentType>) -> Data {
-    let is_text = matches!(content_type, Some(ContentType::Text | ContentType::OtherText));
-    let is_other = content_type == Some(ContentType::Other);
-    if (is_text || is_other)
-        && let Ok(text) = serde_json::from_str::<String>(data.get())
-    {
-        return if is_text { Data::Text(text.into()) } else { Data::Binary(text.into()) };
+fn read_json(data: &RawValue, content_type: Option<ContentType>) -> Option<Data> {
+    let is_json = matches!(content_type, None | Some(ContentType::Json));
+    if is_json || !data.get().starts_with('"') {
+        return Some(Data::Json(keep(data.get())));
     }
-    Data::Json(keep(data.get()))
+    let text: String = serde_json::from_str(data.get()).ok()?;
+    Some(match content_type {
+        Some(ContentType::Text | ContentType::OtherText) => Data::Text(text.into()),
+        _ => Data::Binary(text.into()),
+    })
 }
 
 fn keep(text: &str) -> Json {

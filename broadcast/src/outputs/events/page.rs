@@ -72,8 +72,7 @@ fn respond(worker: &Worker, page: Listing, opening: &Opening, query: &str) -> Ht
     worker.count_deliveries(page.count);
     let place = page.place;
     let (body, held) = page.into_json();
-    let body = Body { bytes: Some(body.into()), held };
-    let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(body));
+    let mut response = held_json(StatusCode::OK, body.into(), held);
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("application/cloudevents-batch+json; charset=utf-8");
     headers.insert(CONTENT_TYPE, kind);
@@ -90,29 +89,6 @@ fn respond(worker: &Worker, page: Listing, opening: &Opening, query: &str) -> Ht
         add(HeaderName::from_static("gateway-earliest"), earliest);
     }
     response
-}
-
-/// A page on its way, on the account of memory until the client has it.
-struct Body {
-    bytes: Option<Bytes>,
-    held: Held,
-}
-
-impl MessageBody for Body {
-    type Error = Infallible;
-
-    fn size(&self) -> BodySize {
-        BodySize::Sized(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-    }
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Infallible>>> {
-        let bytes = self.bytes.take();
-        self.held.resize(bytes.as_ref().map_or(0, Bytes::len));
-        Poll::Ready(bytes.map(Ok))
-    }
 }
 
 /// Waits for an event, as a session that is subscribed but never sent anything.

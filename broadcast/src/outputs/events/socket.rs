@@ -16,6 +16,9 @@ use crate::subscription::Subscription;
 use crate::websocket::dialect::{Begin, Dialect, Reaction, Seat};
 use crate::websocket::formats::CLOUDEVENTS_WITH_CURSOR;
 
+/// CloudEvents 1.0.2, WebSockets protocol binding §3.1: the JSON format.
+pub const SUBPROTOCOL: &str = "cloudevents.json";
+
 /// A client that only listens.
 #[derive(Debug)]
 struct Listener {

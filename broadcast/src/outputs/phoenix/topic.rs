@@ -23,8 +23,9 @@ use crate::websocket::dialect::Seat;
 /// WIRE §4: so many kept events are in the answer to a join, at most; what else was asked for
 /// follows it.
 pub(super) const MESSAGES_MAX: usize = 100;
-/// Events of such types would be taken for control messages.
-const CONTROL: &str = "phx_";
+/// Events of such types would be taken for control messages: the second is what the official client
+/// calls the replies to itself.
+const CONTROL: &[&str] = &["phx_", "chan_reply_"];
 
 /// What a topic is joined with.
 pub(super) struct Join {
@@ -78,7 +79,7 @@ impl Topic {
     ) -> Self {
         let narrow = Narrow {
             sources: vec![SourceRule::Exact(join.source.clone())],
-            spared: Some(CONTROL),
+            spared: CONTROL,
             ..Narrow::default()
         };
         let patterns = principal.grant.subscribe.clone();
@@ -94,8 +95,15 @@ impl Topic {
         let shared = &seat.worker.shared;
         let (archive, memory) = (Arc::clone(&shared.archive), Arc::clone(&shared.memory));
         let start = join.start.clone();
-        let open =
-            async move { Listing::begin(&archive, &memory, &start, &filter, MESSAGES_MAX).await };
+        let open = async move {
+            let (mut listing, opening) =
+                Listing::begin(&archive, &memory, &start, &filter, MESSAGES_MAX).await?;
+            // However far apart they are: what is kept belongs into the answer.
+            while !listing.is_full() && !listing.is_at_end {
+                listing.fill(&filter).await?;
+            }
+            Ok((listing, opening))
+        };
         let work = Work::Open(Box::pin(open));
         Self { join, session, seat: seat.clone(), format, narrow, work }
     }

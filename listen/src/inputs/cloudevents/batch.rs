@@ -1,29 +1,59 @@
 //! Many events in one request (JSON batch format §4): each is judged, taken and answered for alone.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use bytes::Bytes;
 use bytestring::ByteString;
+use futures_util::future::join_all;
 use serde_json::value::RawValue;
 use shared::cloudevents::attributes::Faults;
 use shared::cloudevents::reader::{self, Dialect, Invalid};
-use shared::http::{json, retry_after};
+use shared::http::{held_json, retry_after};
 use shared::json::{is_shallow, push_member, push_name};
 use shared::principal::Principal;
-use shared::publisher::{Approved, Publication, PublishError};
+use shared::publisher::{Approved, Publication, PublishError, Rehearsed};
+use tokio::time::Instant;
 
 use crate::inputs::Inputs;
 use crate::inputs::cloudevents::{TOO_DEEP, refuse_faults};
 
 /// Events of one batch that wait for their receipts; the next ones wait for these.
 const UNDERWAY_MAX: usize = 256;
+/// In place of faults that are not told.
+const TOO_MANY: &str = "is one of too many: what is wrong with it is not told";
+/// A batch of more events is refused: each has its result, and a small body may hold very many.
+const EVENTS_MAX: usize = 10_000;
+/// With so much of an answer no further faults are told in it.
+const FAULTS_BYTES_MAX: usize = 512 * 1024;
 
-/// What became of one event.
-enum Outcome {
-    Sent(ByteString, Publication),
-    /// Sent and answered for, or never to be sent.
+/// What becomes of one event.
+enum Outcome<'a> {
+    Sent(Option<ByteString>, Publication),
+    Rehearsed(
+        Option<ByteString>,
+        Pin<Box<dyn Future<Output = Result<Rehearsed, PublishError>> + 'a>>,
+    ),
+    /// Never to be sent.
     Decided(Option<ByteString>, Result<(), Fault>),
 }
+
+impl Outcome<'_> {
+    /// Waits for what is said of it.
+    async fn decided(self) -> (Option<ByteString>, Result<(), Fault>) {
+        match self {
+            Self::Decided(id, result) => (id, result),
+            Self::Sent(id, sent) => (id, sent.await.map(|_| ()).map_err(Fault::Refused)),
+            Self::Rehearsed(id, asked) => (id, asked.await.map(|_| ()).map_err(Fault::Refused)),
+        }
+    }
+}
+
+/// What is said of those that are not sent any more.
+const UNREACHABLE: Fault = Fault::Refused(PublishError::Unreachable);
 
 /// Why an event was not taken.
 enum Fault {
@@ -43,25 +73,32 @@ pub(super) async fn post(
         Err(faults) => return refuse_faults(inputs, &faults),
     };
     let mut results = Results::default();
+    let deadline = Instant::now() + inputs.publish_timeout;
     for items in items.chunks(UNDERWAY_MAX) {
-        let mut outcomes = Vec::with_capacity(items.len());
-        for item in items {
-            outcomes.push(send(inputs, principal, item.get(), is_dry_run).await);
-        }
-        for outcome in outcomes {
-            let (id, result) = match outcome {
-                Outcome::Decided(id, result) => (id, result),
-                Outcome::Sent(id, publication) => {
-                    (Some(id), publication.await.map(|_| ()).map_err(Fault::Refused))
-                }
-            };
+        // Where one could not be taken the next ones could not either, and all would wait as long.
+        let is_over = results.is_unavailable || Instant::now() >= deadline;
+        let sent = items.iter().map(|item| match is_over {
+            true => Outcome::Decided(id_of(item.get()), Err(UNREACHABLE)),
+            false => send(inputs, principal, item.get(), is_dry_run),
+        });
+        // All of them are on their way before the first is waited for.
+        let sent: Vec<Outcome<'_>> = sent.collect();
+        let awaited = sent.into_iter().map(Outcome::decided);
+        for (id, result) in join_all(awaited).await {
             if result.is_ok() && !is_dry_run {
                 inputs.accepted.inc();
             }
             results.push(inputs, id.as_deref(), result);
         }
+        // Others have their turn.
+        tokio::task::yield_now().await;
     }
-    results.into_response()
+    results.into_response(inputs)
+}
+
+/// The identity of an event that is not sent, if it can be read.
+fn id_of(item: &str) -> Option<ByteString> {
+    reader::read(item, Dialect::Strict).map_or_else(|invalid| invalid.id, |draft| draft.id)
 }
 
 fn read(body: &Bytes) -> Result<Vec<&RawValue>, Faults> {
@@ -71,26 +108,35 @@ fn read(body: &Bytes) -> Result<Vec<&RawValue>, Faults> {
     }
     let any: Result<&RawValue, _> = serde_json::from_str(text);
     let any = any.map_err(|_| Faults::of("body", "is not JSON"))?;
-    serde_json::from_str(any.get()).map_err(|_| Faults::of("body", "is not a list"))
+    let items: Result<Vec<&RawValue>, _> = serde_json::from_str(any.get());
+    let items = items.map_err(|_| Faults::of("body", "is not a list"))?;
+    match items.len() {
+        0..=EVENTS_MAX => Ok(items),
+        _ => Err(Faults::of("body", "has more than 10000 events")),
+    }
 }
 
-async fn send(inputs: &Inputs, principal: &Principal, item: &str, is_dry_run: bool) -> Outcome {
+fn send<'a>(
+    inputs: &'a Inputs,
+    principal: &Principal,
+    item: &str,
+    is_dry_run: bool,
+) -> Outcome<'a> {
     let draft = match reader::read(item, Dialect::Strict) {
         Ok(draft) => draft,
         Err(Invalid { id, faults }) => return Outcome::Decided(id, Err(Fault::Invalid(faults))),
     };
     let id = draft.id.clone();
-    let refused = |error| Outcome::Decided(id.clone(), Err(Fault::Refused(error)));
-    let approved = match Approved::new(principal, draft) {
-        Ok(approved) => approved,
-        Err(error) => return refused(error),
-    };
-    if is_dry_run {
-        let rehearsed = inputs.publisher.rehearse(approved).await;
-        return rehearsed.map_or_else(refused, |it| Outcome::Decided(Some(it.id), Ok(())));
+    match Approved::new(principal, draft) {
+        Err(error) => Outcome::Decided(id, Err(Fault::Refused(error))),
+        Ok(approved) if is_dry_run => {
+            Outcome::Rehearsed(id, Box::pin(inputs.publisher.rehearse(approved)))
+        }
+        Ok(approved) => match inputs.publisher.publish(approved, false) {
+            Ok(publication) => Outcome::Sent(id, publication),
+            Err(error) => Outcome::Decided(id, Err(Fault::Refused(error))),
+        },
     }
-    let id = approved.event().id.clone();
-    inputs.publisher.publish(approved, false).map_or_else(refused, |it| Outcome::Sent(id, it))
 }
 
 /// The answer that is being written.
@@ -128,7 +174,9 @@ impl Results {
                 match fault {
                     Fault::Invalid(faults) => {
                         push_name("errors", out);
-                        out.extend_from_slice(faults.to_json().as_bytes());
+                        let is_long = out.len() > FAULTS_BYTES_MAX;
+                        let told = if is_long { Faults::of("body", TOO_MANY) } else { faults };
+                        out.extend_from_slice(told.to_json().as_bytes());
                     }
                     Fault::Refused(PublishError::Undecided(_)) => {
                         push_member("accepted", "unknown", out);
@@ -142,12 +190,14 @@ impl Results {
 
     /// A success is said only of what broadcast has: if it could not take one of them, the sender
     /// has to come again, and what it had is not taken twice.
-    fn into_response(mut self) -> HttpResponse {
+    fn into_response(mut self, inputs: &Inputs) -> HttpResponse {
         self.body.extend_from_slice(if self.body.is_empty() { b"[]" } else { b"]" });
+        let held = inputs.memory.hold(self.body.len());
+        let body = self.body.into();
         if self.is_unavailable {
-            let response = json(StatusCode::SERVICE_UNAVAILABLE, self.body);
-            return retry_after(response, std::time::Duration::from_secs(1));
+            let response = held_json(StatusCode::SERVICE_UNAVAILABLE, body, held);
+            return retry_after(response, Duration::from_secs(1));
         }
-        json(StatusCode::OK, self.body)
+        held_json(StatusCode::OK, body, held)
     }
 }
