@@ -130,7 +130,13 @@ pub async fn open(cell: &Cell<'_>, protocol: Protocol, action: Action) -> Result
             Ok(Stream::Page(request))
         }
         Protocol::EventsSocket => {
-            Ok(Stream::Socket(upgrade(cell, &format!("/events?type=a{after}"), true, None).await?))
+            let start = if is_resume { after } else { "&last=1".to_owned() };
+            let mut socket = upgrade(cell, &format!("/events?type=a{start}"), true, None).await?;
+            if !is_resume {
+                // Nothing says that it is live now; what was kept last does.
+                socket.hear().await;
+            }
+            Ok(Stream::Socket(socket))
         }
         Protocol::Ticket => {
             let url = format!("{}/tickets", cell.gateway.broadcast.url());
