@@ -17,6 +17,13 @@ import uuid
 ATTEMPTS_MAX = 10
 
 
+def read_json(text):
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON; a text needs quotes of its own")
+
+
 def read_arguments():
     parser = argparse.ArgumentParser(description="Publishes one CloudEvent.")
     url = os.environ.get("FANFARE_URL", "http://127.0.0.1:8080")
@@ -25,7 +32,7 @@ def read_arguments():
     parser.add_argument("--source", default="/examples", help="who publishes")
     parser.add_argument("--id", default=str(uuid.uuid4()), help="unique for the source")
     parser.add_argument("type", help="such as order.paid")
-    parser.add_argument("data", nargs="?", default="null", type=json.loads, help="JSON")
+    parser.add_argument("data", nargs="?", default="null", type=read_json, help="JSON")
     return parser.parse_args()
 
 

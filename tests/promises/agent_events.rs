@@ -342,11 +342,12 @@ async fn what_is_said_in_the_other_way_waits_for_a_resume_and_then_is_done() {
     let gateway = Gateway::open();
     fire_padded(&gateway, "t", 0..300, 4_000).await;
     let resume = json!({"type": "subscribe", "channels": "t", "after": "first", "token": TOKEN});
+    let resume = resume.to_string();
     let more = init(TOKEN, &["n"], json!({}));
     let native = init(TOKEN, &["t"], json!({"after": "first"}));
     let subscribe = json!({"type": "subscribe", "channels": "n"});
-    for (first, second) in [(resume.to_string(), more), (native, subscribe.to_string())] {
-        let is_agents = first == resume.to_string();
+    for (first, second) in [(resume.clone(), more), (native, subscribe.to_string())] {
+        let is_agents = first == resume;
         let mut published = publishing(json!("n"), "n", json!(1));
         published["event"]["id"] = json!(first);
         let mut client = Subscriber::connect(&gateway.broadcast).await;

@@ -379,6 +379,7 @@ async fn a_ticket_opens_one_connection_and_goes_with_its_token() {
     assert_eq!(numbers(&messages(&response)), [0, 1]);
     // A reconnect: the one before, if it is still there, is over.
     let (mut again, _) = shake_hands(&gateway.broadcast, &query, &[]).await.ok().unwrap();
+    client.say(r#"[null,"1","phoenix","heartbeat",{}]"#).await;
     assert_eq!(client.closed().await, (1008, "policy".to_owned()));
     let cursor = json!({"cursor": response["cursor"]});
     assert_eq!(join_ok(&mut again, ALL, cursor).await["messages"], json!([]));
