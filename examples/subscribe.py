@@ -86,6 +86,9 @@ class Subscription:
                 else:
                     if data:
                         yield fields.get("event"), fields.get("id"), "\n".join(data)
+                    elif "id" in fields:
+                        # Where the stream begins: who is cut off before an event goes on there.
+                        self.remember(fields["id"])
                     fields, data = {}, []
 
 

@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn types_that_are_spared_are_not_wanted_whatever_matches_them() {
-        let narrow = Narrow { spared: Some("phx_"), ..Narrow::default() };
+        let narrow = Narrow { spared: &["phx_"], ..Narrow::default() };
         assert!(!narrow.is_open());
         let filter = Filter::new(&[pattern(">")], narrow);
         assert!(!filter.admits(1, &event("phx_join", "1")));

@@ -15,11 +15,12 @@ use slab::Slab;
 
 use crate::fatal::Fatal;
 use crate::filter::{Narrow, SourceRule};
-use crate::hub::tree::PatternTree;
+use crate::hub::index::Index;
 use crate::interest::Interest;
 use crate::outbox::Outbox;
 use crate::publication::{Format, Frames, Publication};
 
+mod index;
 mod tree;
 
 /// A session's place in the hub of its worker.
@@ -47,13 +48,6 @@ pub struct Hub {
     interest: Arc<Interest>,
     /// The offset of the last event that was offered to whoever wanted it.
     position: u64,
-}
-
-/// Who is subscribed, by pattern.
-#[derive(Debug, Default)]
-struct Index {
-    exact: HashMap<ByteString, Vec<SessionId>>,
-    wild: PatternTree,
 }
 
 #[derive(Debug)]
@@ -293,46 +287,6 @@ impl Hub {
         let sessions = self.subscribers.iter().filter(|(_, it)| !it.outbox.is_closed());
         let fullest = sessions.max_by_key(|(_, it)| it.outbox.bytes());
         fullest.filter(|(_, it)| it.outbox.bytes() > 0).map(|(_, it)| it.owner)
-    }
-}
-
-impl Index {
-    fn insert(&mut self, pattern: &Pattern, id: SessionId) {
-        if pattern.is_wild() {
-            self.wild.insert(pattern, id);
-        } else {
-            self.exact.entry(pattern.as_str().into()).or_default().push(id);
-        }
-    }
-
-    fn remove(&mut self, pattern: &Pattern, id: SessionId) {
-        if pattern.is_wild() {
-            self.wild.remove(pattern, id);
-        } else if let Some(ids) = self.exact.get_mut(pattern.as_str()) {
-            take_out(ids, id);
-            if ids.is_empty() {
-                self.exact.remove(pattern.as_str());
-            }
-        }
-    }
-
-    fn is_bare(&self) -> bool {
-        self.exact.is_empty() && self.wild.is_bare()
-    }
-
-    /// Calls `visit` for each session with a pattern that matches; more than once for one that has
-    /// several.
-    fn for_each_match(&self, name: &str, visit: &mut impl FnMut(SessionId)) {
-        self.exact.get(name).into_iter().flatten().for_each(|&id| visit(id));
-        self.wild.for_each_match(name, visit);
-    }
-}
-
-/// Takes one id out; the order of the others does not matter. Sessions that end together are
-/// mostly found at the front.
-fn take_out(ids: &mut Vec<SessionId>, id: SessionId) {
-    if let Some(at) = ids.iter().position(|other| *other == id) {
-        ids.swap_remove(at);
     }
 }
 

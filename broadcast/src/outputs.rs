@@ -132,6 +132,10 @@ async fn route(
         Behind::Phoenix => {
             let asked = phoenix::Asked::read(request).ok_or(Refusal::Forbidden)?;
             let (principal, claim) = outputs.shown(request).await?;
+            // It is told so when it joins; that it guesses is counted here.
+            if principal.is_none() && asked.is_refused(&outputs.worker.shared.tokens.load_full()) {
+                outputs.penalise(request).await;
+            }
             let subprotocol = asked.subprotocol;
             let begin = phoenix::begin(asked, principal);
             outputs.upgrade(request, payload, claim, subprotocol, begin).await
@@ -159,7 +163,7 @@ async fn events(
     if is_upgrade {
         let mut offered = websocket::offered(request.headers());
         let subprotocol = offered.find(|it| *it == socket::SUBPROTOCOL);
-        let begin = socket::begin(principal, subscription);
+        let begin = socket::begin(&worker.shared.archive, principal, subscription);
         return outputs.upgrade(request, payload, claim, subprotocol, begin).await;
     }
     if !is_stream {
@@ -323,11 +327,16 @@ impl Outputs {
                 Err(error) => refusing.unauthenticated(error.code()),
             },
         };
+        self.penalise(request).await;
+        Err(refusal)
+    }
+
+    /// Counts a wrong credential; whoever shows many waits for each answer.
+    async fn penalise(&self, request: &HttpRequest) {
         let client = client_address(request.head(), &self.trusted_proxies);
         if let Some(penalty) = self.worker.shared.failures.record(client, Instant::now()) {
             tokio::time::sleep(penalty).await;
         }
-        Err(refusal)
     }
 
     fn refuse(&self, refusal: Refusal) -> HttpResponse {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use shared::pattern::{Pattern, Token};
 
-use crate::hub::{SessionId, take_out};
+use crate::hub::SessionId;
+use crate::hub::index::take_out;
 
 /// One step into the patterns: what may follow, and who is subscribed here.
 #[derive(Debug, Default)]

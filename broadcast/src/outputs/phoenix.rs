@@ -58,6 +58,9 @@ fn encode(version: Version, placed: &Placed<'_>, out: &mut Vec<u8>) {
     });
 }
 
+/// So many patterns of its grants each topic may have, when a connection has as many as it may.
+const PATTERNS_A_TOPIC: usize = 10;
+
 /// What a client has asked for in its request.
 #[derive(Debug)]
 pub struct Asked {
@@ -94,6 +97,13 @@ impl Asked {
             version: Version::of(vsn.as_deref())?,
             shown,
         })
+    }
+}
+
+impl Asked {
+    /// Whether something was shown that is no good.
+    pub fn is_refused(&self, tokens: &Tokens) -> bool {
+        self.shown != Credentials::Absent && tokens.authenticate(&self.shown).is_err()
     }
 }
 
@@ -165,6 +175,7 @@ impl Socket {
 
     fn hear(&mut self, text: &str) -> Reaction {
         match Message::read(self.version, text) {
+            Some(message) if message.is_too_long() => Reaction::hang_up(Disconnect::Unreadable),
             Some(message) if message.event == "phx_join" && !self.has_room() => {
                 self.waiting.push_front(text.to_owned());
                 Reaction::default()
@@ -214,17 +225,23 @@ impl Socket {
         }
     }
 
+    /// Whether there is no room for another topic: each has all that is granted.
+    fn is_full_for(&self, principal: &Principal) -> bool {
+        let topics_max = self.seat.worker.shared.limits.patterns_max;
+        let patterns = (self.topics.len() + 1) * principal.grant.subscribe.len();
+        self.topics.len() >= topics_max || patterns > topics_max * PATTERNS_A_TOPIC
+    }
+
     /// Begins to join. A channel that was joined before ends, whatever becomes of this one.
     fn join(&mut self, message: &Message<'_>, source: &str) -> Reaction {
         let superseded =
             self.topics.remove(&message.topic).map(|topic| topic.join.join_ref.clone());
         let start = read_start(message.payload);
-        let count_max = self.seat.worker.shared.limits.patterns_max;
         let refused = match (self.authenticate(), start) {
             (None, _) => "unauthenticated",
             (Some(principal), _) if principal.grant.subscribe.is_empty() => "forbidden",
             (Some(_), None) => "invalid cursor",
-            (Some(_), _) if self.topics.len() >= count_max => "too many channels joined",
+            (Some(principal), _) if self.is_full_for(&principal) => "too many channels joined",
             (Some(principal), Some(start)) => {
                 let join = Join {
                     source: source.to_owned(),
@@ -241,7 +258,6 @@ impl Socket {
         };
         let refs = (message.join_ref, message.reference);
         let mut reaction = refuse(refusal(self.version, refs, message.raw_topic, refused));
-        reaction.is_unauthenticated = self.session.is_none();
         let closed = superseded.map(|it| end(self.version, &it, message.raw_topic, "phx_close"));
         reaction.answers.extend(closed);
         reaction
@@ -289,7 +305,11 @@ impl Dialect for Socket {
             return Poll::Ready(self.hear(&text));
         }
         let version = self.version;
-        let news = self.topics.iter_mut().find_map(|(name, topic)| match topic.poll(cx) {
+        // One reads the log at a time, however many have joined; who is waited for goes first.
+        let is_opening = self.is_opening();
+        let is_next = |topic: &Topic| topic.is_at_work() && topic.is_opening() == is_opening;
+        let working = self.topics.iter_mut().find(|(_, topic)| is_next(topic));
+        let news = working.and_then(|(name, topic)| match topic.poll(cx) {
             Poll::Ready(news) => Some((name.clone(), news)),
             Poll::Pending => None,
         });
@@ -315,7 +335,8 @@ impl Dialect for Socket {
     }
 
     fn can_go_on(&self) -> bool {
-        self.can_hear() || self.topics.values().any(Topic::can_go_on)
+        let working = self.topics.values().find(|topic| topic.is_at_work());
+        self.can_hear() || working.is_some_and(Topic::can_go_on)
     }
 
     /// As in Phoenix, a join is answered before anything else is listened to.

@@ -217,9 +217,11 @@ fn sub_is_the_name_and_what_can_be_no_name_is_no_token() {
         let principal = court.verify_claims(&with("sub", sub));
         assert_eq!(principal.as_ref().map(|it| &*it.name), name, "{sub}");
         if let Some(principal) = principal {
-            assert_eq!(*principal.source, *format!("/{}", principal.name));
+            assert!(fluent_uri::UriRef::parse(&*principal.source).is_ok(), "{}", principal.source);
         }
     }
+    let named = court.verify_claims(&with("sub", r#""mary smith <m@example>""#)).unwrap();
+    assert_eq!(&*named.source, "/mary%20smith%20%3Cm@example%3E");
     assert_eq!(court.verify_claims(&format!(r#"{{"exp":{LATER}}}"#)).unwrap().name, "jwt");
 }
 

@@ -97,8 +97,10 @@ impl Reading {
     /// Takes an attribute whose value is text. The name was [seen](Self::see).
     pub fn take_text(&mut self, name: &str, value: String) {
         // An extension of the public conformance events ends with a line feed. There it does no harm.
-        let text =
-            if is_known(name) { &*value } else { value.strip_suffix('\n').unwrap_or(&value) };
+        let text = match value.strip_suffix('\n') {
+            Some(line) if !is_known(name) && !line.is_empty() => line,
+            _ => &value,
+        };
         if text.chars().any(is_forbidden) {
             return self.fault(name, "holds a control character, or one that is none");
         }

@@ -123,8 +123,7 @@ fn events_of(name: &str) -> Vec<Event> {
         let attribute = |(path, value): (&String, &String)| {
             let name = path.strip_prefix("ContextAttributes.")?;
             let name = name.strip_prefix("Extensions.").unwrap_or(name);
-            // The line end is the block's: an attribute can hold none (CloudEvents 1.0.2 §2.5).
-            Some((name.to_owned(), Value::from(value.trim_end_matches('\n'))))
+            Some((name.to_owned(), Value::from(value.as_str())))
         };
         let attributes = document.iter().filter_map(attribute).collect();
         let mut event = Event { attributes, data: Payload::Absent };

@@ -130,12 +130,8 @@ pub async fn open(cell: &Cell<'_>, protocol: Protocol, action: Action) -> Result
             Ok(Stream::Page(request))
         }
         Protocol::EventsSocket => {
-            let start = if is_resume { after } else { "&last=1".to_owned() };
-            let mut socket = upgrade(cell, &format!("/events?type=a{start}"), true, None).await?;
-            if !is_resume {
-                // Nothing says that it is live now; what was kept last does.
-                socket.hear().await;
-            }
+            // It is live once it has its 101.
+            let socket = upgrade(cell, &format!("/events?type=a{after}"), true, None).await?;
             Ok(Stream::Socket(socket))
         }
         Protocol::Ticket => {

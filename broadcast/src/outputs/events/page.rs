@@ -1,20 +1,15 @@
 //! A page of kept events (WIRE §3.2), which can be waited for.
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_web::HttpResponse;
-use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LINK};
-use bytes::Bytes;
 use jiff::Timestamp;
-use shared::memory::Held;
+use shared::http::held_json;
 use shared::principal::Principal;
 use shared::tokens::Tokens;
 use tokio::sync::Notify;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use shared::principal::Principal;
 use shared::tokens::Tokens;
 
-use crate::archive::Recovery;
+use crate::archive::{Archive, Recovery, Start};
 use crate::catch_up::{CatchUp, Turn};
 use crate::cloudevents;
 use crate::session::Session;
@@ -28,9 +28,14 @@ struct Listener {
 }
 
 /// Begins with what is asked for.
-pub fn begin(principal: Arc<Principal>, subscription: Subscription) -> Begin {
+pub fn begin(archive: &Archive, principal: Arc<Principal>, subscription: Subscription) -> Begin {
+    let Subscription { patterns, narrow, start } = subscription;
+    // What is accepted once the client has its 101 reaches it: that is answered before we are here.
+    let start = match start {
+        Start::Live => Start::After(archive.epoch.at(archive.end())),
+        start => start,
+    };
     Box::new(|seat| {
-        let Subscription { patterns, narrow, start } = subscription;
         let mut session = Session::new(seat.id, principal);
         seat.worker.with_hub(|hub| {
             hub.set_format(seat.id, &CLOUDEVENTS_WITH_CURSOR);

@@ -94,6 +94,17 @@ impl<'a> Message<'a> {
     }
 }
 
+impl Message<'_> {
+    /// Whether its names are longer than any client has reason for: they are kept as long as a topic.
+    pub(super) fn is_too_long(&self) -> bool {
+        const REF_BYTES_MAX: usize = 64;
+        const TOPIC_BYTES_MAX: usize = 4 * 1024;
+        self.join_ref.len() > REF_BYTES_MAX
+            || self.reference.len() > REF_BYTES_MAX
+            || self.raw_topic.len() > TOPIC_BYTES_MAX
+    }
+}
+
 /// Appends a message of ours. Everything but the event is JSON text; `put` appends the payload.
 pub(super) fn write(
     version: Version,

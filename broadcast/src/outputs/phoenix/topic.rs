@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use shared::json::push_member;
 use shared::principal::Principal;
 
-use crate::archive::{Opening, ReadError, Recovery, Start};
+use crate::archive::{Opening, ReadError, Start};
 use crate::catch_up::{CatchUp, Turn};
 use crate::cloudevents::push_recovery;
 use crate::filter::{Filter, Narrow, SourceRule};
@@ -111,6 +111,11 @@ impl Topic {
     /// Whether the join is not answered yet.
     pub(super) fn is_opening(&self) -> bool {
         matches!(self.work, Work::Open(_))
+    }
+
+    /// Whether it reads the log.
+    pub(super) fn is_at_work(&self) -> bool {
+        !matches!(self.work, Work::Nothing)
     }
 
     /// Whether there is something to do though nothing has happened.
