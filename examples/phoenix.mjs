@@ -21,7 +21,7 @@ if (!source) {
 }
 
 // `authToken` goes with the handshake and not into the URL, where logs of others would have it.
-const socket = new Socket(values.url.replace(/^http/, "ws") + "/socket", {
+const socket = new Socket(values.url.replace(/^http/, "ws").replace(/\/+$/, "") + "/socket", {
   authToken: values.token,
   transport: globalThis.WebSocket ?? (await import("ws")).default,
 });

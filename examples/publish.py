@@ -37,18 +37,19 @@ def read_arguments():
 
 
 def publish(url, token, event):
-    """Sends until there is an answer; the event as it was taken.
+    """Sends until there is an answer: the event with what the gateway has filled in.
 
     It is safe to send an event again: by its source and its id the gateway knows it, and
     delivers it once.
     """
     request = urllib.request.Request(
-        url + "/events",
+        url.rstrip("/") + "/events",
         data=json.dumps(event).encode(),
         headers={"Content-Type": "application/cloudevents+json"},
     )
     if token:
-        request.add_header("Authorization", "Basic " + token)
+        # A signed token comes with its scheme: "Bearer eyJ…".
+        request.add_header("Authorization", token if " " in token else "Basic " + token)
     for attempt in range(1, ATTEMPTS_MAX + 1):
         try:
             with urllib.request.urlopen(request, timeout=30) as response:

@@ -34,7 +34,7 @@ def read_arguments():
 class Subscription:
     def __init__(self, arguments):
         # The same variable may hold the address of the WebSocket.
-        self.url = re.sub("^ws", "http", arguments.url) + "/events?"
+        self.url = re.sub("^ws", "http", arguments.url).rstrip("/") + "/events?"
         self.query = [("format", "cloudevents")] + [("type", it) for it in arguments.types]
         self.token = arguments.token
         self.file = arguments.place
@@ -70,7 +70,9 @@ class Subscription:
         url = self.url + urllib.parse.urlencode(query)
         request = urllib.request.Request(url, headers={"Accept": "text/event-stream"})
         if self.token:
-            request.add_header("Authorization", "Basic " + self.token)
+            # A signed token comes with its scheme: "Bearer eyJ…".
+            shown = self.token if " " in self.token else "Basic " + self.token
+            request.add_header("Authorization", shown)
         with urllib.request.urlopen(request, timeout=SILENCE_SECONDS) as response:
             fields, data = {}, []
             for line in response:

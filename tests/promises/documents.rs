@@ -59,8 +59,9 @@ impl Play<'_> {
             "javascript" => {
                 let mut node = Command::new("node");
                 // Newer ones have it without being told.
-                node.args(["--experimental-websocket", "--no-warnings", "--input-type=module"]);
-                node.arg("-e").arg(text);
+                // What browsers have, and older versions of Node have not.
+                let socket = "globalThis.WebSocket = (await import('ws')).default;";
+                node.args(["--input-type=module", "-e"]).arg(format!("{socket}\n{text}"));
                 node
             }
             "sh" => {
