@@ -44,6 +44,8 @@ struct Conversation {
     is_agents: bool,
     /// What was said in the other of the two ways while it reads.
     deferred: VecDeque<String>,
+    /// There is an event to be published among it.
+    holds_event: bool,
     underway: VecDeque<Publication>,
     /// The end that the client was told of.
     told: Option<Timestamp>,
@@ -60,6 +62,7 @@ pub fn begin(principal: Option<Arc<Principal>>) -> Begin {
             catch_up: None,
             is_agents: false,
             deferred: VecDeque::new(),
+            holds_event: false,
             underway: VecDeque::new(),
             told: None,
         })
@@ -67,15 +70,18 @@ pub fn begin(principal: Option<Arc<Principal>>) -> Begin {
 }
 
 impl Conversation {
-    /// What is read in one format cannot be mixed with another. An event that is to be published, or
-    /// another credential, has nothing to do with that.
+    /// What is read in one format cannot be mixed with another. Another credential has nothing to do
+    /// with that; nor has an event that is to be published, unless something before it waits.
     fn has_to_wait(&self, text: &str) -> bool {
         if self.catch_up.is_none() {
             return false;
         }
         let Ok(message) = Message::read(text) else { return false };
         let is_agents = message.has_channels();
-        let is_free = if is_agents { message.is("publish") } else { message.is("auth") };
+        let is_free = match is_agents {
+            true => message.is("publish") && self.deferred.is_empty(),
+            false => message.is("auth"),
+        };
         !is_free && (self.is_agents || !self.deferred.is_empty() || is_agents)
     }
 
@@ -179,6 +185,8 @@ impl Conversation {
 impl Dialect for Conversation {
     fn receive(&mut self, text: &str) -> Reaction {
         if self.has_to_wait(text) {
+            // An event that waits keeps even a Close waiting: it must not be lost by that.
+            self.holds_event |= Message::read(text).is_ok_and(|message| message.is("publish"));
             self.deferred.push_back(text.to_owned());
             return Reaction::default();
         }
@@ -197,7 +205,9 @@ impl Dialect for Conversation {
         if self.catch_up.is_some() {
             return self.catch_up(cx);
         }
-        match self.deferred.pop_front() {
+        let next = self.deferred.pop_front();
+        self.holds_event &= !self.deferred.is_empty();
+        match next {
             Some(text) => Poll::Ready(self.hear(&text)),
             None => Poll::Pending,
         }
@@ -211,6 +221,7 @@ impl Dialect for Conversation {
         self.catch_up.as_ref().is_some_and(|it| it.is_opening())
             || self.underway.len() >= UNDERWAY_MAX
             || self.deferred.len() >= DEFERRED_MAX
+            || self.holds_event
     }
 
     fn is_settled(&self) -> bool {

@@ -125,6 +125,8 @@ struct Socket {
     topics: BTreeMap<String, Topic>,
     /// A join whose answer the client has no room for yet, and what was said after it.
     waiting: VecDeque<String>,
+    /// The answer to a join, which waits for room.
+    answered: Option<Vec<String>>,
 }
 
 /// Makes a conversation; with a credential, if the upgrade showed one in its header.
@@ -133,7 +135,7 @@ pub fn begin(asked: Asked, principal: Option<Arc<Principal>>) -> Begin {
     Box::new(move |seat| {
         let session = principal.map(|principal| Session::new(seat.id, principal));
         let (topics, waiting) = (BTreeMap::new(), VecDeque::new());
-        let mut socket = Socket { seat, version, shown, session, topics, waiting };
+        let mut socket = Socket { seat, version, shown, session, topics, waiting, answered: None };
         // A good credential is one at once, whenever the first topic is joined.
         let _ = socket.authenticate();
         Box::new(socket)
@@ -157,6 +159,17 @@ impl Socket {
         }
     }
 
+    /// The topic that reads the log: one at a time, however many have joined. Whose join is waited for
+    /// goes first; while an answer waits for room, nobody goes.
+    fn working(&self) -> Option<&str> {
+        if self.answered.is_some() {
+            return None;
+        }
+        let is_opening = self.is_opening();
+        let is_next = |topic: &Topic| topic.is_at_work() && topic.is_opening() == is_opening;
+        self.topics.iter().find(|(_, topic)| is_next(topic)).map(|(name, _)| name.as_str())
+    }
+
     fn is_opening(&self) -> bool {
         self.topics.values().any(Topic::is_opening)
     }
@@ -170,12 +183,13 @@ impl Socket {
 
     /// Whether what waits can be gone on with.
     fn can_hear(&self) -> bool {
-        !self.waiting.is_empty() && !self.is_opening() && self.has_room()
+        let is_answering = self.is_opening() || self.answered.is_some();
+        !self.waiting.is_empty() && !is_answering && self.has_room()
     }
 
     fn hear(&mut self, text: &str) -> Reaction {
         match Message::read(self.version, text) {
-            Some(message) if message.is_too_long() => Reaction::hang_up(Disconnect::Unreadable),
+            Some(message) if message.has_long_refs() => Reaction::hang_up(Disconnect::Unreadable),
             Some(message) if message.event == "phx_join" && !self.has_room() => {
                 self.waiting.push_front(text.to_owned());
                 Reaction::default()
@@ -195,7 +209,9 @@ impl Socket {
                 Reaction::say(reply(version, (NO_REF, reference), raw_topic, "ok", b"{}"))
             }
             ("phx_join", _) => match message.topic.strip_prefix(SOURCE) {
-                Some(source) if !source.is_empty() => self.join(message, source),
+                Some(source) if !source.is_empty() && !message.has_long_topic() => {
+                    self.join(message, source)
+                }
                 _ => unmatched(),
             },
             ("phx_leave", None) => {
@@ -229,7 +245,8 @@ impl Socket {
     fn is_full_for(&self, principal: &Principal) -> bool {
         let topics_max = self.seat.worker.shared.limits.patterns_max;
         let patterns = (self.topics.len() + 1) * principal.grant.subscribe.len();
-        self.topics.len() >= topics_max || patterns > topics_max * PATTERNS_A_TOPIC
+        let is_first = self.topics.is_empty();
+        !is_first && (self.topics.len() >= topics_max || patterns > topics_max * PATTERNS_A_TOPIC)
     }
 
     /// Begins to join. A channel that was joined before ends, whatever becomes of this one.
@@ -262,6 +279,12 @@ impl Socket {
         reaction.answers.extend(closed);
         reaction
     }
+}
+
+/// Whether the client has room for these answers, as large as they are.
+fn fits(Seat { outbox, .. }: &Seat, answers: &[String]) -> bool {
+    let bytes: usize = answers.iter().map(String::len).sum();
+    outbox.bytes() == 0 || outbox.bytes() + bytes <= outbox.bytes_max()
 }
 
 /// Says no.
@@ -305,16 +328,12 @@ impl Dialect for Socket {
             return Poll::Ready(self.hear(&text));
         }
         let version = self.version;
-        // One reads the log at a time, however many have joined; who is waited for goes first.
-        let is_opening = self.is_opening();
-        let is_next = |topic: &Topic| topic.is_at_work() && topic.is_opening() == is_opening;
-        let working = self.topics.iter_mut().find(|(_, topic)| is_next(topic));
-        let news = working.and_then(|(name, topic)| match topic.poll(cx) {
-            Poll::Ready(news) => Some((name.clone(), news)),
-            Poll::Pending => None,
-        });
-        let Some((name, news)) = news else { return Poll::Pending };
+        if let Some(answers) = self.answered.take_if(|answers| fits(&self.seat, answers)) {
+            return Poll::Ready(Reaction { answers, ..Reaction::default() });
+        }
+        let Some(name) = self.working().map(str::to_owned) else { return Poll::Pending };
         let Some(topic) = self.topics.get_mut(&name) else { return Poll::Pending };
+        let Poll::Ready(news) = topic.poll(cx) else { return Poll::Pending };
         let Join { join_ref, reference, raw_topic, .. } = &topic.join;
         Poll::Ready(match news {
             News::Live => Reaction::default(),
@@ -323,8 +342,9 @@ impl Dialect for Socket {
                 let superseded = topic.join.superseded.take();
                 let closed =
                     superseded.map(|it| end(version, &it, &topic.join.raw_topic, "phx_close"));
-                let answers = std::iter::once(joined).chain(closed).collect();
-                Reaction { answers, ..Reaction::default() }
+                // It is said when there is room for it: nothing else is done until then.
+                self.answered = Some(std::iter::once(joined).chain(closed).collect());
+                Reaction::default()
             }
             News::Failed => {
                 let failed = end(version, join_ref, raw_topic, "phx_error");
@@ -335,13 +355,16 @@ impl Dialect for Socket {
     }
 
     fn can_go_on(&self) -> bool {
-        let working = self.topics.values().find(|topic| topic.is_at_work());
+        if let Some(answers) = &self.answered {
+            return fits(&self.seat, answers);
+        }
+        let working = self.working().and_then(|name| self.topics.get(name));
         self.can_hear() || working.is_some_and(Topic::can_go_on)
     }
 
     /// As in Phoenix, a join is answered before anything else is listened to.
     fn is_busy(&self) -> bool {
-        self.is_opening() || self.waiting.len() >= WAITING_MAX
+        self.is_opening() || self.answered.is_some() || self.waiting.len() >= WAITING_MAX
     }
 
     fn is_settled(&self) -> bool {
@@ -358,6 +381,7 @@ impl Dialect for Socket {
     fn leave(&mut self) {
         self.topics.clear();
         self.waiting.clear();
+        self.answered = None;
     }
 }
 

@@ -64,13 +64,15 @@ impl<'a> Message<'a> {
 
     /// Whether it names channels: then it is an Eventual Agent's (WIRE §5), and not of this protocol.
     pub fn has_channels(&self) -> bool {
-        self.channel.is_some() || self.channels.is_some()
+        let named = [self.channel, self.channels];
+        named.into_iter().flatten().any(|channels| channels.get() != "null")
     }
 
     /// The channels that it names, if all of them are text, and there is one.
     pub fn channels(&self) -> Option<Vec<String>> {
         let mut channels = Vec::new();
-        for named in [self.channel, self.channels].into_iter().flatten() {
+        let given = [self.channel, self.channels].into_iter().flatten();
+        for named in given.filter(|it| it.get() != "null") {
             if named.get().starts_with('[') {
                 channels.extend(serde_json::from_str::<Vec<String>>(named.get()).ok()?);
             } else {

@@ -95,13 +95,16 @@ impl<'a> Message<'a> {
 }
 
 impl Message<'_> {
-    /// Whether its names are longer than any client has reason for: they are kept as long as a topic.
-    pub(super) fn is_too_long(&self) -> bool {
-        const REF_BYTES_MAX: usize = 64;
+    /// Whether its references are longer than any client has reason for.
+    pub(super) fn has_long_refs(&self) -> bool {
+        const REF_BYTES_MAX: usize = 1024;
+        self.join_ref.len().max(self.reference.len()) > REF_BYTES_MAX
+    }
+
+    /// Whether its topic is longer than one that is kept.
+    pub(super) fn has_long_topic(&self) -> bool {
         const TOPIC_BYTES_MAX: usize = 4 * 1024;
-        self.join_ref.len() > REF_BYTES_MAX
-            || self.reference.len() > REF_BYTES_MAX
-            || self.raw_topic.len() > TOPIC_BYTES_MAX
+        self.raw_topic.len() > TOPIC_BYTES_MAX
     }
 }
 
