@@ -335,8 +335,9 @@ impl Dialect for Socket {
     }
 
     fn can_go_on(&self) -> bool {
+        // While a join waits for the log nobody else reads it: to ask again would never end.
         let working = self.topics.values().find(|topic| topic.is_at_work());
-        self.can_hear() || working.is_some_and(Topic::can_go_on)
+        self.can_hear() || (!self.is_opening() && working.is_some_and(Topic::can_go_on))
     }
 
     /// As in Phoenix, a join is answered before anything else is listened to.
