@@ -39,7 +39,7 @@ function handle(event) {
 
 // Events have all sorts of names: this hears them all, but for those of the protocol itself.
 channel.onMessage = (name, payload) => {
-  if (!/^(phx|chan)_/.test(name)) handle(payload);
+  if (!/^(phx_|chan_reply_)/.test(name)) handle(payload);
   return payload;
 };
 

@@ -62,8 +62,17 @@ impl Patience {
         deadlines.fold(self.last_heard + silence, Instant::min)
     }
 
-    /// What is due now. A ping is due once, until the client is heard again.
-    pub fn judge(&mut self, stuck_since: Option<Instant>, now: Instant) -> Due {
+    /// What is due now. A ping is due once, until the client is heard again. While we do not listen
+    /// to it, its silence is ours.
+    pub fn judge(
+        &mut self,
+        is_listened_to: bool,
+        stuck_since: Option<Instant>,
+        now: Instant,
+    ) -> Due {
+        if !is_listened_to {
+            self.hear(now);
+        }
         if self.init_deadline.is_some_and(|deadline| deadline <= now) {
             return Due::Disconnect(Disconnect::InitTimeout);
         }
@@ -95,23 +104,23 @@ mod tests {
     fn a_silent_client_is_pinged_once_after_30_s_and_let_go_after_60() {
         let (mut patience, after) = patience(None);
         assert_eq!(patience.next(None), after(30));
-        assert_eq!(patience.judge(None, after(29)), Due::Nothing);
-        assert_eq!(patience.judge(None, after(30)), Due::Ping);
-        assert_eq!(patience.judge(None, after(31)), Due::Nothing);
+        assert_eq!(patience.judge(true, None, after(29)), Due::Nothing);
+        assert_eq!(patience.judge(true, None, after(30)), Due::Ping);
+        assert_eq!(patience.judge(true, None, after(31)), Due::Nothing);
         assert_eq!(patience.next(None), after(60));
-        assert_eq!(patience.judge(None, after(59)), Due::Nothing);
-        assert_eq!(patience.judge(None, after(60)), Due::Disconnect(Disconnect::Silent));
+        assert_eq!(patience.judge(true, None, after(59)), Due::Nothing);
+        assert_eq!(patience.judge(true, None, after(60)), Due::Disconnect(Disconnect::Silent));
     }
 
     #[test]
     fn a_client_that_is_heard_has_all_its_time_again() {
         let (mut patience, after) = patience(None);
-        patience.judge(None, after(30));
+        patience.judge(true, None, after(30));
         patience.hear(after(45));
         assert_eq!(patience.next(None), after(75));
-        assert_eq!(patience.judge(None, after(74)), Due::Nothing);
-        assert_eq!(patience.judge(None, after(75)), Due::Ping);
-        assert_eq!(patience.judge(None, after(105)), Due::Disconnect(Disconnect::Silent));
+        assert_eq!(patience.judge(true, None, after(74)), Due::Nothing);
+        assert_eq!(patience.judge(true, None, after(75)), Due::Ping);
+        assert_eq!(patience.judge(true, None, after(105)), Due::Disconnect(Disconnect::Silent));
     }
 
     #[test]
@@ -119,10 +128,10 @@ mod tests {
         let (mut patience, after) = patience(Some(10));
         patience.hear(after(9));
         assert_eq!(patience.next(None), after(10));
-        assert_eq!(patience.judge(None, after(9)), Due::Nothing);
-        assert_eq!(patience.judge(None, after(10)), Due::Disconnect(Disconnect::InitTimeout));
+        assert_eq!(patience.judge(true, None, after(9)), Due::Nothing);
+        assert_eq!(patience.judge(true, None, after(10)), Due::Disconnect(Disconnect::InitTimeout));
         patience.settle();
-        assert_eq!(patience.judge(None, after(10)), Due::Nothing);
+        assert_eq!(patience.judge(true, None, after(10)), Due::Nothing);
         assert_eq!(patience.next(None), after(39));
     }
 
@@ -131,7 +140,35 @@ mod tests {
         let (mut patience, after) = patience(None);
         let stuck = Some(after(2));
         assert_eq!(patience.next(stuck), after(17));
-        assert_eq!(patience.judge(stuck, after(16)), Due::Nothing);
-        assert_eq!(patience.judge(stuck, after(17)), Due::Disconnect(Disconnect::SlowConsumer));
+        assert_eq!(patience.judge(true, stuck, after(16)), Due::Nothing);
+        assert_eq!(
+            patience.judge(true, stuck, after(17)),
+            Due::Disconnect(Disconnect::SlowConsumer)
+        );
+    }
+
+    #[test]
+    fn a_client_that_is_not_listened_to_is_not_taken_for_a_silent_one() {
+        let (mut patience, after) = patience(None);
+        for seconds in [30, 60, 90, 120] {
+            assert_eq!(patience.next(None), after(seconds));
+            assert_eq!(patience.judge(false, None, after(seconds)), Due::Nothing);
+        }
+        // Now it may speak, and has all its time to.
+        assert_eq!(patience.judge(true, None, after(149)), Due::Nothing);
+        assert_eq!(patience.judge(true, None, after(150)), Due::Ping);
+        assert_eq!(patience.judge(true, None, after(180)), Due::Disconnect(Disconnect::Silent));
+    }
+
+    #[test]
+    fn a_client_that_is_not_listened_to_still_has_to_take_what_it_is_sent() {
+        let (mut patience, after) = patience(Some(10));
+        let stuck = Some(after(2));
+        assert_eq!(patience.judge(false, stuck, after(9)), Due::Nothing);
+        let timeout = Due::Disconnect(Disconnect::InitTimeout);
+        assert_eq!(patience.judge(false, stuck, after(10)), timeout);
+        patience.settle();
+        let slow = Due::Disconnect(Disconnect::SlowConsumer);
+        assert_eq!(patience.judge(false, stuck, after(17)), slow);
     }
 }

@@ -54,7 +54,7 @@ pub struct Event {
     pub subject: Option<ByteString>,
     /// When it happened.
     pub time: Time,
-    /// The name of the principal that published it.
+    /// Which principal published it: its name, or that and a mark for a signed token's.
     pub publisher: ByteString,
     /// What a native event does not have.
     pub attributes: Option<Arc<Attributes>>,

@@ -15,6 +15,8 @@ use crate::settings::LogFormat;
 /// Sends log lines to standard error from now on.
 pub fn init(format: LogFormat, filter: &str) {
     let mut builder = env_logger::Builder::new();
+    // It tells of each event of a watched folder: with the log in there, each line would make another.
+    builder.filter_module("notify", log::LevelFilter::Warn);
     builder.parse_filters(filter);
     if format == LogFormat::Json {
         builder.format(write_json);

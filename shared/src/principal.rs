@@ -34,12 +34,10 @@ pub struct Principal {
 impl Principal {
     /// What its events are told from those of others by: a signed token may have any name.
     pub fn publisher(&self) -> ByteString {
+        // No name in the tokens file has a blank. The key is not part of it: it may change.
         match &self.key {
             None => self.name.clone(),
-            Some(key) => {
-                let hex = key.to_hex();
-                format!("{} {}", self.name, hex.get(..8).unwrap_or_default()).into()
-            }
+            Some(_) => format!("{} jwt", self.name).into(),
         }
     }
 

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 
-use crate::client::{Subscriber, fire, said};
+use crate::agents::publishing;
+use crate::client::{Subscriber, event, fire, said};
 use crate::gateway::{Gateway, House, Process, TOKEN};
 use crate::history::History;
 use crate::publishers::{Manner, Publishers};
@@ -202,4 +203,47 @@ async fn a_session_that_goes_while_it_catches_up_leaves_nothing_behind() {
     gateway.broadcast.wait_for_metric("fanfare_sessions", 0.0).await;
     gateway.broadcast.wait_for_metric("fanfare_outbox_bytes", 0.0).await;
     gateway.broadcast.wait_for_metric("fanfare_memory_held_bytes", 0.0).await;
+}
+
+/// An Eventual Agent with a narrow socket, which has just begun to hear all that is kept.
+async fn narrow_agent(broadcast: &Process) -> Wire {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(1).unwrap();
+    let mut wire = Wire { stream: socket.connect(broadcast.address()).await.unwrap() };
+    wire.send(upgrade_request("/", "")).await;
+    assert!(wire.read_head().await.starts_with("HTTP/1.1 101 "));
+    let subscribe =
+        json!({"type": "subscribe", "channel": "global", "after": "first", "token": TOKEN});
+    wire.send(frame(0x81, subscribe.to_string().as_bytes())).await;
+    wire
+}
+
+/// Neither has to do with what it reads, and both may be urgent: an event of its own, and another
+/// credential.
+#[tokio::test]
+async fn an_agent_that_catches_up_publishes_at_once_and_renews_its_credential() {
+    let gateway = Gateway::open();
+    // More than all the buffers on the way hold.
+    fire_padded(&gateway, "a", 0..200, 60_000).await;
+    let mut native = Subscriber::subscribe(&gateway.broadcast, &["own"]).await;
+    let mut agent = narrow_agent(&gateway.broadcast).await;
+    let mut heard: Vec<Value> = Vec::new();
+    heard.push(serde_json::from_slice(&agent.read_frame().await.1).unwrap());
+    // It is in the middle of the log, and stays there while it reads nothing.
+    let own = publishing(json!("own"), "own", json!(200));
+    agent.send(frame(0x81, own.to_string().as_bytes())).await;
+    assert_eq!(native.hear().await, event("own", "200"));
+    let auth = json!({"type": "auth", "authentication": format!("Basic {TOKEN}")});
+    agent.send(frame(0x81, auth.to_string().as_bytes())).await;
+    let mut answered = None;
+    while heard.len() < 201 {
+        let (_, text) = agent.read_frame().await;
+        if text == said("auth", "OK").as_bytes() {
+            answered = Some(heard.len());
+        } else {
+            heard.push(serde_json::from_slice(&text).unwrap());
+        }
+    }
+    assert_eq!(numbers(&heard), Vec::from_iter(0..201));
+    assert!(answered.is_some_and(|it| it < 200), "answered only when all was read: {answered:?}");
 }

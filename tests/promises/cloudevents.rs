@@ -2,6 +2,7 @@
 
 mod accepted;
 mod attributes;
+mod batch_bounds;
 mod batches;
 mod conformance;
 mod content_types;

@@ -56,7 +56,7 @@ fn by_header(broadcast: &Process, path: &str, authorization: &str) -> reqwest::R
     request.header("authorization", authorization).header("accept", "text/event-stream")
 }
 
-async fn ticket(broadcast: &Process, authorization: &str) -> String {
+pub async fn ticket(broadcast: &Process, authorization: &str) -> String {
     let request = reqwest::Client::new().post(format!("{}/tickets", broadcast.url()));
     let response = request.header("authorization", authorization).send().await.unwrap();
     let answer: Value = serde_json::from_str(&answer(response).await.1).unwrap();

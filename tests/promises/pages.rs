@@ -13,6 +13,7 @@ use crate::event_stream::get;
 use crate::gateway::{Gateway, Process, TOKEN};
 use crate::history::Cursor;
 use crate::replay::{all_kept, cursor_of, fire_numbers, numbers};
+use crate::wire::{Wire, event_request, header_of, status, upgrade_request};
 
 /// The address of the next page.
 fn next(response: &Response) -> Option<Url> {
@@ -212,6 +213,49 @@ async fn a_websocket_gets_one_cloudevent_a_message_and_begins_live() {
         assert_eq!((&event["specversion"], &event["type"]), (&json!("1.0"), &json!("a")));
         let kept = all_kept(&gateway, &["a"]).await;
         assert_eq!(cursor_of(&event), cursor_of(kept.last().unwrap()));
+    }
+}
+
+/// RFC 6455 §4.2.2: one of those that the client has offered, and that is spoken here, or none.
+#[tokio::test]
+async fn a_websocket_is_answered_with_the_subprotocol_that_it_speaks_wherever_it_is_offered() {
+    let gateway = Gateway::open();
+    for (offered, chosen) in [
+        (&[][..], None),
+        (&["cloudevents.json"], Some("cloudevents.json")),
+        (&["cloudevents.json, other"], Some("cloudevents.json")),
+        (&["cloudevents.avro, other,cloudevents.json"], Some("cloudevents.json")),
+        (&["other", "cloudevents.json"], Some("cloudevents.json")),
+        (&["other"], None),
+        (&["cloudevents.avro, phoenix"], None),
+        (&["xcloudevents.json, cloudevents.jsonx"], None),
+    ] {
+        let mut headers = format!("Authorization: Basic {TOKEN}\r\n");
+        headers.extend(offered.iter().map(|it| format!("Sec-WebSocket-Protocol: {it}\r\n")));
+        let mut wire = Wire::connect(&gateway.broadcast).await;
+        wire.send(upgrade_request("/events?type=a", &headers)).await;
+        let head = wire.read_head().await;
+        assert_eq!(status(&head), 101, "{offered:?}");
+        assert_eq!(header_of(&head, "sec-websocket-protocol"), chosen, "{offered:?}");
+        fire(&gateway, "a", "1").await;
+        assert!(wire.read_frame().await.1.starts_with(br#"{"specversion":"1.0""#));
+    }
+}
+
+/// Who has its 101 is there: what is accepted from then on reaches it.
+#[tokio::test]
+async fn a_websocket_gets_what_is_accepted_once_it_has_its_101() {
+    let gateway = Gateway::open();
+    let mut publisher = Wire::connect(&gateway.listen).await;
+    let upgrade = upgrade_request("/events?type=a", &format!("Authorization: Basic {TOKEN}\r\n"));
+    for number in 0..300 {
+        let mut wire = Wire::connect(&gateway.broadcast).await;
+        wire.send(&upgrade).await;
+        assert!(wire.read_head().await.starts_with("HTTP/1.1 101 "));
+        publisher.send(event_request(&format!(r#"{{"event":"a","data":{number}}}"#))).await;
+        assert_eq!(status(&publisher.read_answer().await.0), 200);
+        let event: Value = serde_json::from_slice(&wire.read_frame().await.1).unwrap();
+        assert_eq!(event["data"], number);
     }
 }
 

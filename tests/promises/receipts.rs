@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use reqwest::{RequestBuilder, Response};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::channels::{join_ok, open};
 use crate::client::{Subscriber, answer, code, event, fire, post};
 use crate::gateway::{Gateway, House, TOKEN};
 use crate::publish::faults_in_order;
@@ -203,6 +204,19 @@ async fn a_dry_run_delivers_nothing_and_says_how_many_it_would_reach() {
         }
         assert_eq!(gateway.listen.metric("fanfare_events_accepted_total").await, 1.0);
     }
+}
+
+#[tokio::test]
+async fn a_dry_run_counts_a_connection_once_that_has_joined_several_topics() {
+    let gateway = Gateway::open();
+    let mut clients = [open(&gateway.broadcast).await, open(&gateway.broadcast).await];
+    for client in &mut clients {
+        for topic in ["source:/a", "source:/b", "source:/all"] {
+            join_ok(client, topic, json!({})).await;
+        }
+    }
+    let (_, matched) = rehearsed(prefer(dry_run(&gateway, EVENT)).send().await.unwrap()).await;
+    assert_eq!(matched, 2);
 }
 
 #[tokio::test]

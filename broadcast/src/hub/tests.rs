@@ -268,6 +268,23 @@ proptest! {
     }
 }
 
+/// A connection with several topics is one that is reached.
+#[test]
+fn a_connection_is_counted_once_however_many_subscribers_it_has() {
+    let mut house = House::new();
+    for (own, beside) in [(&["a"][..], 3), (&[], 2), (&["b"], 1), (&["b"], 0)] {
+        let (owner, outbox) = house.client(own, 1000);
+        for _ in 0..beside {
+            let id = house.hub.enter_beside(owner, Rc::clone(&outbox), &PLAIN);
+            house.hub.subscribe(id, &pattern("a"));
+            house.hub.subscribe(id, &pattern(">"));
+        }
+    }
+    assert_eq!(house.hub.count("a"), 3);
+    assert_eq!(house.hub.count("b"), 4);
+    assert_eq!(house.hub.count("c"), 3);
+}
+
 /// Who wants one source is not even looked at for the events of another.
 #[test]
 fn one_source_is_found_by_its_name() {

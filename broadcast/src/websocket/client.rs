@@ -311,11 +311,8 @@ impl Client {
         if self.hold.as_ref().is_some_and(Hold::is_superseded) {
             self.connection.hang_up(Disconnect::Policy);
         }
-        if self.is_busy() {
-            // It is we who do not listen.
-            self.patience.hear(now);
-        }
-        match self.patience.judge(self.connection.stuck_since(), now) {
+        let is_listened_to = !self.is_busy();
+        match self.patience.judge(is_listened_to, self.connection.stuck_since(), now) {
             Due::Nothing => {}
             Due::Ping => self.connection.answer(frame::frame(OpCode::Ping, b"")),
             Due::Disconnect(disconnect) => self.connection.hang_up(disconnect),

@@ -30,6 +30,7 @@ async fn what_an_attribute_may_be_is_kept_as_it_is_in_every_mode() {
         ("dataschema", json!("https://x.test/schema#a")),
         ("ext", json!("")),
         ("ext", json!("Euro € 😀")),
+        ("ext", json!("a line, as in the public conformance events\n")),
         ("ext", json!(true)),
         ("ext", json!(false)),
         ("ext", json!(0)),

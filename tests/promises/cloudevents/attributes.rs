@@ -70,6 +70,11 @@ async fn a_broken_rule_is_told_by_its_attribute_in_every_mode() {
         ("ext", vec![json!(1.5), json!(2_147_483_648_u32), json!(-2_147_483_649_i64), json!(1e3)]),
         ("ext", vec![json!({}), json!({"a": 1}), json!([]), json!(["a"])]),
         ("ext", vec![json!("\u{1}"), json!("a\nb"), json!("\u{9f}"), json!("\u{ffff}")]),
+        // One line feed may end an extension, and nothing else like it.
+        ("ext", vec![json!("\n"), json!("a\n\n"), json!("a\r\n"), json!("a\t"), json!("\na")]),
+        ("id", vec![json!("a\n")]),
+        ("subject", vec![json!("a\n")]),
+        ("type", vec![json!("a\n")]),
     ];
     let mut count = 0;
     for (name, values) in &table {

@@ -18,6 +18,11 @@ async fn the_mode_is_read_from_the_content_type_in_any_case_and_with_parameters(
         ("application/cloudevents+json; x=y; charset=utf-8", 201),
         ("application/cloudevents+json ; charset=utf-8", 201),
         ("application/cloudevents+json\t;charset=utf-8;", 201),
+        // Without a suffix it is JSON.
+        ("application/cloudevents", 201),
+        ("Application/CloudEvents; charset=UTF-8", 201),
+        ("application/cloudevents-batch", 200),
+        ("application/cloudevents-batch; charset=utf-8", 200),
         ("application/cloudevents-batch+json", 200),
         ("APPLICATION/CLOUDEVENTS-BATCH+JSON; charset=utf-8", 200),
         ("application/json", 201),
@@ -42,6 +47,8 @@ async fn what_is_no_event_format_of_ours_is_unsupported() {
         "application/cloudevents+avro",
         "application/cloudevents+xml",
         "application/cloudevents-batch+protobuf",
+        "application/cloudevents; charset=utf-16",
+        "application/cloudeventsx",
         "application/cloudevents+json; charset=utf-16",
         "application/cloudevents+json; charset=iso-8859-1",
         "application/cloudevents-batch+json; charset=utf-16",
@@ -73,11 +80,15 @@ async fn what_is_no_event_format_of_ours_is_unsupported() {
 async fn any_content_type_but_an_event_formats_is_the_datas_in_binary_mode() {
     let gateway = Gateway::open();
     let mut reader = Reader::open(&gateway).await;
-    let table: [(&str, &[u8], &str, serde_json::Value); 10] = [
+    let table: [(&str, &[u8], &str, serde_json::Value); 13] = [
         ("application/json", b" [1, 2] ", "data", json!([1, 2])),
         ("application/json; charset=utf-8", b"\"text\"", "data", json!("text")),
         ("application/vnd.x+json", b"null", "data", json!(null)),
         ("text/json", b"{}", "data", json!({})),
+        // JSON in another character set is no JSON to anybody here: it is kept as it is.
+        ("application/json; charset=utf-16", b"\xfe\xff\x001", "data_base64", json!("/v8AMQ==")),
+        ("application/vnd.x+json; charset=latin1", b"\"\xfc\"", "data_base64", json!("Ivwi")),
+        ("text/json; charset=utf-16", b"{}", "data_base64", json!("e30=")),
         ("text/plain", b"1\r\n2", "data", json!("1\r\n2")),
         ("text/html; charset=UTF-8", "ü".as_bytes(), "data", json!("ü")),
         ("text/plain; charset=iso-8859-1", b"\xfc", "data_base64", json!("/A==")),

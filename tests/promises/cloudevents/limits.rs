@@ -54,6 +54,11 @@ async fn faults_are_told_up_to_a_bound() {
     let (status, said) = answer(send(&gateway, STRUCTURED, event("i", &faults))).await;
     assert_eq!(status, 400);
     assert_eq!(faulty(&said).len(), 100);
+    // Nor are more told of a single attribute.
+    let (status, said) =
+        answer(send(&gateway, STRUCTURED, event("i", &r#","x":1"#.repeat(5000)))).await;
+    assert_eq!((status, faulty(&said)), (400, vec!["x"]));
+    assert_eq!(said["errors"]["x"].as_array().unwrap().len(), 100);
 }
 
 #[tokio::test]

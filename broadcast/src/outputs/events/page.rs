@@ -45,7 +45,10 @@ pub async fn answer(
     let deadline = Instant::now() + rule.wait;
     let start = &subscription.start;
     let (mut page, opening) = Listing::begin(archive, memory, start, &filter, rule.limit).await?;
-    // Where there is more to look through, the next page goes on with it at once.
+    // Who waits is not sent away while there is more to look through; others go on with the next page.
+    while page.is_empty() && !page.is_at_end && Instant::now() < deadline {
+        page.fill(&filter).await?;
+    }
     if page.is_empty() && page.is_at_end && rule.wait > Duration::ZERO {
         let watch = Watch::begin(worker, principal, &subscription);
         loop {
