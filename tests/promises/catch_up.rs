@@ -247,3 +247,34 @@ async fn an_agent_that_catches_up_publishes_at_once_and_renews_its_credential() 
     assert_eq!(numbers(&heard), Vec::from_iter(0..201));
     assert!(answered.is_some_and(|it| it < 200), "answered only when all was read: {answered:?}");
 }
+
+/// What succeeds is not answered, so the client cannot wait for it: an event goes behind what it has
+/// subscribed before, and is not lost behind its Close either.
+#[tokio::test]
+async fn an_event_waits_behind_a_subscription_that_waits_and_keeps_a_close_waiting() {
+    let gateway = Gateway::open();
+    fire_padded(&gateway, "a", 0..200, 60_000).await;
+    let mut agent = narrow_agent(&gateway.broadcast).await;
+    let mut heard: Vec<Value> = Vec::new();
+    heard.push(serde_json::from_slice(&agent.read_frame().await.1).unwrap());
+    let unheard = json!({"type": "unsubscribe", "channel": "global"});
+    let mine = json!({"type": "subscribe", "channel": "mine"});
+    let own = publishing(json!("mine"), "own", json!(200));
+    for message in [unheard, mine, own] {
+        agent.send(frame(0x81, message.to_string().as_bytes())).await;
+    }
+    agent.send(frame(0x88, &1000_u16.to_be_bytes())).await;
+    let mut is_closed = false;
+    while !is_closed {
+        let (opcode, text) = agent.read_frame().await;
+        is_closed = opcode & 0x0f == 8;
+        if !is_closed {
+            heard.push(serde_json::from_slice(&text).unwrap());
+        }
+    }
+    assert_eq!(numbers(&heard)[..200], *Vec::from_iter(0..200));
+    let mut native = Subscriber::connect(&gateway.broadcast).await;
+    let kept = json!({"authentication": format!("Basic {TOKEN}"), "events": ["own"], "last": 1});
+    assert_eq!(native.ask(&kept.to_string()).await, said("init", "OK"));
+    assert_eq!(native.hear().await, event("own", "200"));
+}

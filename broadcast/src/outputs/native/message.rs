@@ -64,8 +64,7 @@ impl<'a> Message<'a> {
 
     /// Whether it names channels: then it is an Eventual Agent's (WIRE §5), and not of this protocol.
     pub fn has_channels(&self) -> bool {
-        let named = [self.channel, self.channels];
-        named.into_iter().flatten().any(|channels| channels.get() != "null")
+        self.channel.is_some() || self.channels.is_some()
     }
 
     /// The channels that it names, if all of them are text, and there is one.
