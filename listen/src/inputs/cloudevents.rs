@@ -7,7 +7,7 @@ use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use shared::cloudevents::attributes::{Faults, parse_media_type};
-use shared::cloudevents::reader::{self, Dialect};
+use shared::cloudevents::reader::{self, Flavour};
 use shared::event::Draft;
 use shared::http::json;
 use shared::json::is_shallow;
@@ -26,7 +26,7 @@ enum Mode {
     /// Its attributes are headers.
     Binary,
     /// It is the body.
-    Structured(Dialect),
+    Structured(Flavour),
     /// The body is a list of events.
     Batch,
 }
@@ -51,7 +51,7 @@ pub async fn post(
     let read = match mode {
         Mode::Batch => return batch::post(inputs, principal, &body.bytes, is_dry_run).await,
         Mode::Binary => binary::read(request.headers(), &body.bytes),
-        Mode::Structured(dialect) => read_structured(&body.bytes, dialect),
+        Mode::Structured(flavour) => read_structured(&body.bytes, flavour),
     };
     // From here on the link has on its account what the draft has kept.
     drop(body);
@@ -63,12 +63,12 @@ pub async fn post(
     taken.unwrap_or_else(|error| inputs.refuse_event(error))
 }
 
-fn read_structured(body: &Bytes, dialect: Dialect) -> Result<Draft, Faults> {
+fn read_structured(body: &Bytes, flavour: Flavour) -> Result<Draft, Faults> {
     let text = std::str::from_utf8(body).map_err(|_| Faults::of("body", "is not UTF-8"))?;
     if !is_shallow(body) {
         return Err(Faults::of("body", TOO_DEEP));
     }
-    reader::read(text, dialect).map_err(|invalid| invalid.faults)
+    reader::read(text, flavour).map_err(|invalid| invalid.faults)
 }
 
 const TOO_DEEP: &str = "is nested deeper than 128";
@@ -118,13 +118,13 @@ impl Mode {
         if is("application/cloudevents-batch+json") || is("application/cloudevents-batch") {
             Some(Self::Batch)
         } else if is("application/cloudevents+json") || is("application/cloudevents") {
-            Some(Self::Structured(Dialect::Strict))
+            Some(Self::Structured(Flavour::Strict))
         } else if lower.starts_with("application/cloudevents") {
             None
         } else if headers.contains_key("ce-specversion") {
             Some(Self::Binary)
         } else if is("application/json") {
-            Some(Self::Structured(Dialect::Relayman))
+            Some(Self::Structured(Flavour::Relayman))
         } else {
             None
         }

@@ -16,7 +16,7 @@ use crate::event::{Data, Draft, EventType, Json};
 
 /// Whose JSON it is: what they leave out, and what they put in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
+pub enum Flavour {
     /// As the specification says.
     Strict,
     /// Relayman's (WIRE §3.1): `specversion` may be left out.
@@ -39,8 +39,8 @@ pub struct Invalid {
 /// # Errors
 ///
 /// [`Invalid`] names every fault.
-pub fn read(text: &str, dialect: Dialect) -> Result<Draft, Invalid> {
-    read_for(text, dialect, Vec::new())
+pub fn read(text: &str, flavour: Flavour) -> Result<Draft, Invalid> {
+    read_for(text, flavour, Vec::new())
 }
 
 /// Reads an event that is also for these channels.
@@ -48,7 +48,7 @@ pub fn read(text: &str, dialect: Dialect) -> Result<Draft, Invalid> {
 /// # Errors
 ///
 /// [`Invalid`] names every fault.
-pub fn read_for(text: &str, dialect: Dialect, channels: Vec<EventType>) -> Result<Draft, Invalid> {
+pub fn read_for(text: &str, flavour: Flavour, channels: Vec<EventType>) -> Result<Draft, Invalid> {
     let no_event = |fault| Invalid { id: None, faults: Faults::of("body", fault) };
     let trimmed = text.trim_start_matches([' ', '\t', '\r', '\n']);
     if !trimmed.starts_with('{') {
@@ -64,7 +64,7 @@ pub fn read_for(text: &str, dialect: Dialect, channels: Vec<EventType>) -> Resul
             // A null is no value (JSON event format §2.2): of `data` it is the data.
             "data_base64" => value.get() != "null" && base64.replace(value).is_some(),
             _ => {
-                take_member(&mut reading, &name, value, dialect);
+                take_member(&mut reading, &name, value, flavour);
                 false
             }
         };
@@ -72,7 +72,7 @@ pub fn read_for(text: &str, dialect: Dialect, channels: Vec<EventType>) -> Resul
             reading.fault(&name, "is given twice");
         }
     }
-    if dialect != Dialect::Strict && !reading.has("specversion") {
+    if flavour != Flavour::Strict && !reading.has("specversion") {
         reading.see("specversion");
     }
     let data = read_data(&mut reading, data, base64);
@@ -81,9 +81,9 @@ pub fn read_for(text: &str, dialect: Dialect, channels: Vec<EventType>) -> Resul
     reading.finish(data).map_err(|faults| Invalid { id, faults })
 }
 
-fn take_member(reading: &mut Reading, name: &str, value: &RawValue, dialect: Dialect) {
+fn take_member(reading: &mut Reading, name: &str, value: &RawValue, flavour: Flavour) {
     let text = value.get();
-    if text == "null" || (dialect == Dialect::Agent && name == "time" && !text.starts_with('"')) {
+    if text == "null" || (flavour == Flavour::Agent && name == "time" && !text.starts_with('"')) {
         return;
     }
     if !reading.see(name) {
@@ -96,7 +96,7 @@ fn take_member(reading: &mut Reading, name: &str, value: &RawValue, dialect: Dia
         },
         _ if is_known(name) => reading.fault(name, "is not a string"),
         Some(b't' | b'f') => reading.take_extension(name, keep(text)),
-        Some(b'{') if dialect == Dialect::Agent => reading.take_extension(name, keep(text)),
+        Some(b'{') if flavour == Flavour::Agent => reading.take_extension(name, keep(text)),
         Some(b'{' | b'[') => {
             reading.fault(name, "is neither a string nor a boolean nor an integer");
         }

@@ -3,22 +3,22 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::attributes::{ContentType, Faults};
-use super::reader::{Dialect, Invalid, read, read_for};
+use super::reader::{Flavour, Invalid, read, read_for};
 use super::*;
 use crate::event::{Attributes, Draft, EventType, Json, Time};
 
-const DIALECTS: [Dialect; 3] = [Dialect::Strict, Dialect::Relayman, Dialect::Agent];
+const FLAVOURS: [Flavour; 3] = [Flavour::Strict, Flavour::Relayman, Flavour::Agent];
 
 fn text(more: &str) -> String {
     format!(r#"{{"specversion":"1.0","id":"i","source":"/s","type":"t"{more}}}"#)
 }
 
-fn taken(text: &str, dialect: Dialect) -> Draft {
-    read(text, dialect).unwrap_or_else(|invalid| panic!("{text}: {invalid:?}"))
+fn taken(text: &str, flavour: Flavour) -> Draft {
+    read(text, flavour).unwrap_or_else(|invalid| panic!("{text}: {invalid:?}"))
 }
 
-fn faults(text: &str, dialect: Dialect) -> Value {
-    let invalid = read(text, dialect).err().unwrap_or_else(|| panic!("{text} was taken"));
+fn faults(text: &str, flavour: Flavour) -> Value {
+    let invalid = read(text, flavour).err().unwrap_or_else(|| panic!("{text} was taken"));
     serde_json::from_str(&invalid.faults.to_json()).unwrap()
 }
 
@@ -112,18 +112,18 @@ fn each_dialect_has_its_own_liberties() {
         (&list, [false, false, false]),
     ];
     for (text, expected) in table {
-        let taken = DIALECTS.map(|dialect| read(text, dialect).is_ok());
+        let taken = FLAVOURS.map(|flavour| read(text, flavour).is_ok());
         assert_eq!(taken, expected, "{text}");
     }
-    let draft = taken(&meta, Dialect::Agent);
+    let draft = taken(&meta, Flavour::Agent);
     let extensions = draft.attributes.unwrap().extensions.clone();
     assert_eq!(extensions, [("meta".into(), Json::from_checked(Bytes::from(r#"{"a":[1]}"#)))]);
-    assert_eq!(names(&faults(r#"{"type":1}"#, Dialect::Agent)), ["id", "source", "type"]);
+    assert_eq!(names(&faults(r#"{"type":1}"#, Flavour::Agent)), ["id", "source", "type"]);
 }
 
 #[test]
 fn an_identity_is_told_though_the_rest_is_no_good() {
-    let id = |text: &str| read(text, Dialect::Strict).unwrap_err().id;
+    let id = |text: &str| read(text, Flavour::Strict).unwrap_err().id;
     assert_eq!(id(r#"{"id":"i"}"#).as_deref(), Some("i"));
     for text in [r#"{"id":7}"#, r#"{"id":""}"#, "{}", "[]", "7", "nonsense", r#"{"id":"i""#] {
         assert_eq!(id(text), None, "{text}");
@@ -133,7 +133,7 @@ fn an_identity_is_told_though_the_rest_is_no_good() {
 #[test]
 fn every_fault_is_told_by_its_attribute_and_no_more_than_a_hundred() {
     let broken = r#"{"specversion":"2","id":"","type":"\u0000","ext":null,"X":null,"Y":1}"#;
-    let faults = faults(broken, Dialect::Strict);
+    let faults = faults(broken, Flavour::Strict);
     assert_eq!(names(&faults), ["Y", "id", "source", "specversion", "type"]);
     assert_eq!(faults["source"], serde_json::json!(["is missing"]));
     let mut many = Faults::default();
@@ -154,14 +154,14 @@ fn half_a_character_is_a_fault_of_its_attribute_alone() {
             "id" => body.replace(r#""id":"i""#, r#""id":"\ud800""#),
             _ => body.replace('}', &format!(r#","{name}":"\ud800"}}"#)),
         };
-        assert_eq!(names(&faults(&broken, Dialect::Strict)), [name], "{broken}");
+        assert_eq!(names(&faults(&broken, Flavour::Strict)), [name], "{broken}");
     }
 }
 
 #[test]
 fn channels_are_kept_with_the_event_and_are_no_attributes() {
     let channels = vec![EventType::parse("a").unwrap(), EventType::parse("b").unwrap()];
-    let draft = read_for(&text(""), Dialect::Agent, channels.clone()).unwrap();
+    let draft = read_for(&text(""), Flavour::Agent, channels.clone()).unwrap();
     let event = event(draft);
     assert_eq!(event.channels(), channels);
     let out: Value = serde_json::from_str(&encoded(&event, None)).unwrap();
@@ -170,7 +170,7 @@ fn channels_are_kept_with_the_event_and_are_no_attributes() {
 
 #[test]
 fn the_cursor_is_ours_where_it_is_asked_for_and_the_publishers_elsewhere() {
-    let event = event(taken(&text(r#","cursor":"theirs""#), Dialect::Strict));
+    let event = event(taken(&text(r#","cursor":"theirs""#), Flavour::Strict));
     let cursor = |text: String| serde_json::from_str::<Value>(&text).unwrap()["cursor"].clone();
     assert_eq!(cursor(encoded(&event, None)), "theirs");
     let text = encoded(&event, Some("e-1"));
@@ -181,10 +181,10 @@ fn the_cursor_is_ours_where_it_is_asked_for_and_the_publishers_elsewhere() {
 #[test]
 fn an_event_is_found_whole_between_blanks_and_nowhere_else() {
     let good = text(r#","data":1"#);
-    assert!(read(&format!(" \r\n\t{good}\n "), Dialect::Strict).is_ok());
+    assert!(read(&format!(" \r\n\t{good}\n "), Flavour::Strict).is_ok());
     for bad in [format!("{good},"), format!("{good}{good}"), format!("\u{a0}{good}"), String::new()]
     {
-        let Invalid { faults, .. } = read(&bad, Dialect::Strict).unwrap_err();
+        let Invalid { faults, .. } = read(&bad, Flavour::Strict).unwrap_err();
         assert_eq!(faults, Faults::of("body", "is not JSON"), "{bad:?}");
     }
 }
@@ -252,8 +252,8 @@ proptest! {
             publisher: "p".into(),
             attributes: (!attributes.is_empty()).then(|| attributes.into()),
         };
-        for dialect in DIALECTS {
-            let read = event(taken(&encoded(&written, None), dialect));
+        for flavour in FLAVOURS {
+            let read = event(taken(&encoded(&written, None), flavour));
             prop_assert_eq!(&read, &written);
         }
     }

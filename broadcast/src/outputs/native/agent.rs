@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use shared::cloudevents::reader::{Dialect, read_for};
+use shared::cloudevents::reader::{Flavour, read_for};
 use shared::credentials::Credentials;
 use shared::event::{Attributes, EventType};
 use shared::json::present;
@@ -166,7 +166,7 @@ fn publish(
     }
     let channels: Result<Vec<EventType>, _> = channels.into_iter().map(EventType::parse).collect();
     let channels = channels.map_err(|_| Fault::Invalid)?;
-    let draft = read_for(event.get(), Dialect::Agent, channels).map_err(|_| Fault::Invalid)?;
+    let draft = read_for(event.get(), Flavour::Agent, channels).map_err(|_| Fault::Invalid)?;
     let event = Approved::new(principal, draft).map_err(|_| Fault::Invalid)?;
     Ok(Outcome { event: Some(event), ..Outcome::nothing() })
 }

@@ -11,7 +11,7 @@ use bytestring::ByteString;
 use futures_util::future::join_all;
 use serde_json::value::RawValue;
 use shared::cloudevents::attributes::Faults;
-use shared::cloudevents::reader::{self, Dialect, Invalid};
+use shared::cloudevents::reader::{self, Flavour, Invalid};
 use shared::http::{held_json, retry_after};
 use shared::json::{is_shallow, push_member, push_name};
 use shared::principal::Principal;
@@ -98,7 +98,7 @@ pub(super) async fn post(
 
 /// The identity of an event that is not sent, if it can be read.
 fn id_of(item: &str) -> Option<ByteString> {
-    reader::read(item, Dialect::Strict).map_or_else(|invalid| invalid.id, |draft| draft.id)
+    reader::read(item, Flavour::Strict).map_or_else(|invalid| invalid.id, |draft| draft.id)
 }
 
 fn read(body: &Bytes) -> Result<Vec<&RawValue>, Faults> {
@@ -122,7 +122,7 @@ fn send<'a>(
     item: &str,
     is_dry_run: bool,
 ) -> Outcome<'a> {
-    let draft = match reader::read(item, Dialect::Strict) {
+    let draft = match reader::read(item, Flavour::Strict) {
         Ok(draft) => draft,
         Err(Invalid { id, faults }) => return Outcome::Decided(id, Err(Fault::Invalid(faults))),
     };

@@ -20,8 +20,8 @@ fn mode(content_type: &str, has_attributes: bool) -> Option<Mode> {
 
 #[test]
 fn the_content_type_says_the_mode_and_else_the_headers_do() {
-    let strict = Some(Mode::Structured(Dialect::Strict));
-    let relayman = Some(Mode::Structured(Dialect::Relayman));
+    let strict = Some(Mode::Structured(Flavour::Strict));
+    let relayman = Some(Mode::Structured(Flavour::Relayman));
     // With and without attributes in headers.
     let table = [
         ("application/cloudevents+json", strict, strict),
@@ -109,9 +109,9 @@ fn a_body_is_what_its_content_type_says() {
 fn text_that_is_no_event_is_a_fault_of_the_body() {
     let deep = format!("{}{}", "[".repeat(129), "]".repeat(129));
     for body in ["", "[]", "nonsense", &deep] {
-        let faults = read_structured(&Bytes::from(body.to_owned()), Dialect::Strict).unwrap_err();
+        let faults = read_structured(&Bytes::from(body.to_owned()), Flavour::Strict).unwrap_err();
         assert!(faults.to_json().starts_with(r#"{"body":["#), "{body}: {faults:?}");
     }
-    let faults = read_structured(&Bytes::from_static(b"\xff"), Dialect::Strict).unwrap_err();
+    let faults = read_structured(&Bytes::from_static(b"\xff"), Flavour::Strict).unwrap_err();
     assert_eq!(faults, Faults::of("body", "is not UTF-8"));
 }
