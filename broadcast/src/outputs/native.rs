@@ -72,11 +72,7 @@ pub fn begin(principal: Option<Arc<Principal>>) -> Begin {
 impl Conversation {
     /// What is read in one format cannot be mixed with another. Another credential has nothing to do
     /// with that; nor has an event that is to be published, unless something before it waits.
-    fn has_to_wait(&self, text: &str) -> bool {
-        if self.catch_up.is_none() {
-            return false;
-        }
-        let Ok(message) = Message::read(text) else { return false };
+    fn has_to_wait(&self, message: &Message<'_>) -> bool {
         let is_agents = message.has_channels();
         let is_free = match is_agents {
             true => message.is("publish") && self.deferred.is_empty(),
@@ -184,9 +180,12 @@ impl Conversation {
 
 impl Dialect for Conversation {
     fn receive(&mut self, text: &str) -> Reaction {
-        if self.has_to_wait(text) {
+        if self.catch_up.is_some()
+            && let Ok(message) = Message::read(text)
+            && self.has_to_wait(&message)
+        {
             // An event that waits keeps even a Close waiting: it must not be lost by that.
-            self.holds_event |= Message::read(text).is_ok_and(|message| message.is("publish"));
+            self.holds_event |= message.is("publish");
             self.deferred.push_back(text.to_owned());
             return Reaction::default();
         }

@@ -6,7 +6,7 @@ use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, Header
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
-use shared::cloudevents::attributes::{Faults, parse_media_type};
+use shared::cloudevents::attributes::{Faults, is_utf_8, parse_media_type};
 use shared::cloudevents::reader::{self, Flavour};
 use shared::event::Draft;
 use shared::http::json;
@@ -64,14 +64,17 @@ pub async fn post(
 }
 
 fn read_structured(body: &Bytes, flavour: Flavour) -> Result<Draft, Faults> {
-    let text = std::str::from_utf8(body).map_err(|_| Faults::of("body", "is not UTF-8"))?;
-    if !is_shallow(body) {
-        return Err(Faults::of("body", TOO_DEEP));
-    }
-    reader::read(text, flavour).map_err(|invalid| invalid.faults)
+    reader::read(shallow_text(body)?, flavour).map_err(|invalid| invalid.faults)
 }
 
-const TOO_DEEP: &str = "is nested deeper than 128";
+/// The text of a body that is JSON, as far as serde does not see for itself.
+fn shallow_text(body: &Bytes) -> Result<&str, Faults> {
+    let text = std::str::from_utf8(body).map_err(|_| Faults::of("body", "is not UTF-8"))?;
+    match is_shallow(body) {
+        true => Ok(text),
+        false => Err(Faults::of("body", "is nested deeper than 128")),
+    }
+}
 
 async fn take(
     inputs: &Inputs,
@@ -133,9 +136,7 @@ impl Mode {
 
 /// Whether a media type is this one, and its text is in no other character set than JSON has.
 fn is_in_utf_8(text: &str, essence: &str) -> bool {
-    let Some(mime) = parse_media_type(text) else { return false };
-    let charset = mime.get_param(mime::CHARSET);
-    mime.essence_str() == essence && charset.is_none_or(|it| it == mime::UTF_8 || it == "us-ascii")
+    parse_media_type(text).is_some_and(|mime| mime.essence_str() == essence && is_utf_8(&mime))
 }
 
 /// Answers a sender that asks before it comes (HTTP 1.1 Web Hooks for Event Delivery 1.0.2 §4): any

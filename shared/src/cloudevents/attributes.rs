@@ -238,8 +238,7 @@ impl ContentType {
             return None;
         }
         let is_json = mime.subtype() == mime::JSON || mime.suffix() == Some(mime::JSON);
-        let charset = mime.get_param(mime::CHARSET);
-        let is_utf_8 = charset.is_none_or(|it| it == mime::UTF_8 || it == "us-ascii");
+        let is_utf_8 = is_utf_8(&mime);
         Some(match mime.type_() {
             _ if is_json && is_utf_8 => Self::Json,
             mime::TEXT if is_utf_8 => Self::Text,
@@ -286,3 +285,8 @@ pub fn parse_media_type(text: &str) -> Option<Mime> {
 
 /// RFC 9110 §5.6.3: optional blanks.
 const BLANKS: [char; 2] = [' ', '\t'];
+
+/// Whether text of this type is in UTF-8, as it is where nothing else is said.
+pub fn is_utf_8(mime: &Mime) -> bool {
+    mime.get_param(mime::CHARSET).is_none_or(|it| it == mime::UTF_8 || it == "us-ascii")
+}

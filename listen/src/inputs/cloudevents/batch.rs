@@ -13,13 +13,13 @@ use serde_json::value::RawValue;
 use shared::cloudevents::attributes::Faults;
 use shared::cloudevents::reader::{self, Flavour, Invalid};
 use shared::http::{held_json, retry_after};
-use shared::json::{is_shallow, push_member, push_name};
+use shared::json::{push_member, push_name};
 use shared::principal::Principal;
 use shared::publisher::{Approved, Publication, PublishError, Rehearsed};
 use tokio::time::Instant;
 
 use crate::inputs::Inputs;
-use crate::inputs::cloudevents::{TOO_DEEP, refuse_faults};
+use crate::inputs::cloudevents::{refuse_faults, shallow_text};
 
 /// Events of one batch that wait for their receipts; the next ones wait for these.
 const UNDERWAY_MAX: usize = 256;
@@ -102,14 +102,12 @@ fn id_of(item: &str) -> Option<ByteString> {
 }
 
 fn read(body: &Bytes) -> Result<Vec<&RawValue>, Faults> {
-    let text = std::str::from_utf8(body).map_err(|_| Faults::of("body", "is not UTF-8"))?;
-    if !is_shallow(body) {
-        return Err(Faults::of("body", TOO_DEEP));
-    }
-    let any: Result<&RawValue, _> = serde_json::from_str(text);
-    let any = any.map_err(|_| Faults::of("body", "is not JSON"))?;
-    let items: Result<Vec<&RawValue>, _> = serde_json::from_str(any.get());
-    let items = items.map_err(|_| Faults::of("body", "is not a list"))?;
+    let text = shallow_text(body)?;
+    let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| {
+        // Only who sends something else has it read again, to be told what it is not.
+        let any: Result<&RawValue, _> = serde_json::from_str(text);
+        Faults::of("body", any.map_or("is not JSON", |_| "is not a list"))
+    })?;
     match items.len() {
         0..=EVENTS_MAX => Ok(items),
         _ => Err(Faults::of("body", "has more than 10000 events")),
