@@ -132,8 +132,10 @@ async fn route(
         Behind::Phoenix => {
             let asked = phoenix::Asked::read(request).ok_or(Refusal::Forbidden)?;
             let (principal, claim) = outputs.shown(request).await?;
+            let tokens = outputs.worker.shared.tokens.load_full();
+            let principal = principal.or_else(|| asked.authenticate(&tokens).ok());
             // It is told so when it joins; that it guesses is counted here.
-            if principal.is_none() && asked.is_refused(&outputs.worker.shared.tokens.load_full()) {
+            if principal.is_none() && asked.has_shown() {
                 outputs.penalise(request).await;
             }
             let subprotocol = asked.subprotocol;

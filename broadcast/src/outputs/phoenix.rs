@@ -1,7 +1,7 @@
 //! Phoenix channels (WIRE §4), as Relayman's clients speak them: a topic is a source, an event's name
 //! its type, and what it carries the CloudEvent.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,8 +13,9 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use shared::cloudevents;
 use shared::credentials::Credentials;
+use shared::memory::Held;
 use shared::principal::Principal;
-use shared::tokens::Tokens;
+use shared::tokens::{AuthError, Tokens};
 
 use crate::archive::Start;
 use crate::disconnect::Disconnect;
@@ -35,10 +36,6 @@ const SUBPROTOCOL: &str = "phoenix";
 const BEARER: &str = "base64url.bearer.phx.";
 /// What a topic is called: this, and the source.
 const SOURCE: &str = "source:";
-/// What the answer to a join takes, about, at most.
-const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Messages that wait behind a join; what the client says next waits in its socket.
-const WAITING_MAX: usize = 16;
 
 /// Events as objects.
 pub static V1: Format =
@@ -98,12 +95,19 @@ impl Asked {
             shown,
         })
     }
-}
 
-impl Asked {
-    /// Whether something was shown that is no good.
-    pub fn is_refused(&self, tokens: &Tokens) -> bool {
-        self.shown != Credentials::Absent && tokens.authenticate(&self.shown).is_err()
+    /// Decides who has asked. What is refused may be good when a topic is joined.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`].
+    pub fn authenticate(&self, tokens: &Tokens) -> Result<Arc<Principal>, AuthError> {
+        tokens.authenticate(&self.shown)
+    }
+
+    /// Whether anything was shown.
+    pub fn has_shown(&self) -> bool {
+        self.shown != Credentials::Absent
     }
 }
 
@@ -123,22 +127,17 @@ struct Socket {
     /// Without subscriptions of its own; there once the client has proved who it is.
     session: Option<Session>,
     topics: BTreeMap<String, Topic>,
-    /// A join whose answer the client has no room for yet, and what was said after it.
-    waiting: VecDeque<String>,
-    /// The answer to a join, which waits for room.
-    answered: Option<Vec<String>>,
+    /// The answer to a join, which waits for room, and its place on the account of memory.
+    answered: Option<(Vec<String>, Held)>,
 }
 
-/// Makes a conversation; with a credential, if the upgrade showed one in its header.
+/// Makes a conversation; with a credential, if the upgrade showed a good one.
 pub fn begin(asked: Asked, principal: Option<Arc<Principal>>) -> Begin {
     let Asked { version, shown, .. } = asked;
     Box::new(move |seat| {
         let session = principal.map(|principal| Session::new(seat.id, principal));
-        let (topics, waiting) = (BTreeMap::new(), VecDeque::new());
-        let mut socket = Socket { seat, version, shown, session, topics, waiting, answered: None };
-        // A good credential is one at once, whenever the first topic is joined.
-        let _ = socket.authenticate();
-        Box::new(socket)
+        let topics = BTreeMap::new();
+        Box::new(Socket { seat, version, shown, session, topics, answered: None })
     })
 }
 
@@ -172,31 +171,6 @@ impl Socket {
 
     fn is_opening(&self) -> bool {
         self.topics.values().any(Topic::is_opening)
-    }
-
-    /// Whether the answer to another join fits. Who joins many topics at once and reads slowly would
-    /// have to go for the answers alone, and again when it is back.
-    fn has_room(&self) -> bool {
-        let Seat { outbox, .. } = &self.seat;
-        outbox.bytes() == 0 || outbox.bytes() + ANSWER_BYTES_MAX <= outbox.bytes_max()
-    }
-
-    /// Whether what waits can be gone on with.
-    fn can_hear(&self) -> bool {
-        let is_answering = self.is_opening() || self.answered.is_some();
-        !self.waiting.is_empty() && !is_answering && self.has_room()
-    }
-
-    fn hear(&mut self, text: &str) -> Reaction {
-        match Message::read(self.version, text) {
-            Some(message) if message.has_long_refs() => Reaction::hang_up(Disconnect::Unreadable),
-            Some(message) if message.event == "phx_join" && !self.has_room() => {
-                self.waiting.push_front(text.to_owned());
-                Reaction::default()
-            }
-            Some(message) => self.handle(&message),
-            None => Reaction::hang_up(Disconnect::Unreadable),
-        }
     }
 
     fn handle(&mut self, message: &Message<'_>) -> Reaction {
@@ -282,7 +256,7 @@ impl Socket {
 }
 
 /// Whether the client has room for these answers, as large as they are.
-fn fits(Seat { outbox, .. }: &Seat, answers: &[String]) -> bool {
+fn fits(Seat { outbox, .. }: &Seat, (answers, _): &(Vec<String>, Held)) -> bool {
     let bytes: usize = answers.iter().map(String::len).sum();
     outbox.bytes() == 0 || outbox.bytes() + bytes <= outbox.bytes_max()
 }
@@ -310,11 +284,10 @@ fn read_start(payload: &RawValue) -> Option<Start> {
 
 impl Dialect for Socket {
     fn receive(&mut self, text: &str) -> Reaction {
-        if self.waiting.is_empty() {
-            return self.hear(text);
+        match Message::read(self.version, text) {
+            Some(message) if !message.has_long_refs() => self.handle(&message),
+            _ => Reaction::hang_up(Disconnect::Unreadable),
         }
-        self.waiting.push_back(text.to_owned());
-        Reaction::default()
     }
 
     fn receive_binary(&mut self) -> Reaction {
@@ -322,13 +295,8 @@ impl Dialect for Socket {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reaction> {
-        if self.can_hear()
-            && let Some(text) = self.waiting.pop_front()
-        {
-            return Poll::Ready(self.hear(&text));
-        }
         let version = self.version;
-        if let Some(answers) = self.answered.take_if(|answers| fits(&self.seat, answers)) {
+        if let Some((answers, _)) = self.answered.take_if(|answered| fits(&self.seat, answered)) {
             return Poll::Ready(Reaction { answers, ..Reaction::default() });
         }
         let Some(name) = self.working().map(str::to_owned) else { return Poll::Pending };
@@ -337,13 +305,14 @@ impl Dialect for Socket {
         let Join { join_ref, reference, raw_topic, .. } = &topic.join;
         Poll::Ready(match news {
             News::Live => Reaction::default(),
-            News::Joined(response) => {
+            News::Joined(response, held) => {
                 let joined = reply(version, (join_ref, reference), raw_topic, "ok", &response);
                 let superseded = topic.join.superseded.take();
                 let closed =
                     superseded.map(|it| end(version, &it, &topic.join.raw_topic, "phx_close"));
-                // It is said when there is room for it: nothing else is done until then.
-                self.answered = Some(std::iter::once(joined).chain(closed).collect());
+                // It is said when there is room for it, and nothing else is done until then: who joins
+                // many topics and reads slowly would have to go for the answers alone.
+                self.answered = Some((std::iter::once(joined).chain(closed).collect(), held));
                 Reaction::default()
             }
             News::Failed => {
@@ -355,16 +324,16 @@ impl Dialect for Socket {
     }
 
     fn can_go_on(&self) -> bool {
-        if let Some(answers) = &self.answered {
-            return fits(&self.seat, answers);
+        if let Some(answered) = &self.answered {
+            return fits(&self.seat, answered);
         }
         let working = self.working().and_then(|name| self.topics.get(name));
-        self.can_hear() || working.is_some_and(Topic::can_go_on)
+        working.is_some_and(Topic::can_go_on)
     }
 
     /// As in Phoenix, a join is answered before anything else is listened to.
     fn is_busy(&self) -> bool {
-        self.is_opening() || self.answered.is_some() || self.waiting.len() >= WAITING_MAX
+        self.is_opening() || self.answered.is_some()
     }
 
     fn is_settled(&self) -> bool {
@@ -380,7 +349,6 @@ impl Dialect for Socket {
 
     fn leave(&mut self) {
         self.topics.clear();
-        self.waiting.clear();
         self.answered = None;
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use shared::json::push_member;
+use shared::memory::Held;
 use shared::principal::Principal;
 
 use crate::archive::{Opening, ReadError, Start};
@@ -62,7 +63,7 @@ enum Work {
 /// What there is to say.
 pub(super) enum News {
     /// The join is answered so.
-    Joined(Vec<u8>),
+    Joined(Vec<u8>, Held),
     /// Everything is live.
     Live,
     /// The topic's events cannot be read on.
@@ -131,7 +132,8 @@ impl Topic {
                 let opened = ready!(open.as_mut().poll(cx));
                 self.work = Work::Nothing;
                 Poll::Ready(opened.map_or(News::Failed, |(listing, opening)| {
-                    News::Joined(self.answer(listing, &opening))
+                    let (response, held) = self.answer(listing, &opening);
+                    News::Joined(response, held)
                 }))
             }
             Work::CatchUp(catch_up, end) => Poll::Ready(match ready!(catch_up.poll(cx)) {
@@ -149,7 +151,7 @@ impl Topic {
     }
 
     /// The answer to the join; from there on the events follow one by one.
-    fn answer(&mut self, listing: Listing, opening: &Opening) -> Vec<u8> {
+    fn answer(&mut self, listing: Listing, opening: &Opening) -> (Vec<u8>, Held) {
         let Seat { worker, outbox, .. } = &self.seat;
         let epoch = &worker.shared.archive.epoch;
         let (end, place) = (listing.place, epoch.at(listing.place));
@@ -157,7 +159,6 @@ impl Topic {
         let mut response = br#"{"messages":"#.to_vec();
         let (messages, held) = listing.into_json();
         response.extend_from_slice(&messages);
-        drop(held);
         push_member("cursor", &place.to_string(), &mut response);
         push_recovery(opening, epoch, &mut response);
         response.push(b'}');
@@ -165,7 +166,7 @@ impl Topic {
         let (narrow, start) = (self.narrow.clone(), Start::After(place));
         let catch_up = CatchUp::new(worker, outbox, self.format, patterns, narrow, start);
         self.work = Work::CatchUp(Box::new(catch_up), end);
-        response
+        (response, held)
     }
 
     fn id(&self) -> SessionId {
