@@ -87,8 +87,12 @@ async fn no_more_bytes_are_kept_than_the_bound() {
         bounded(&gateway, |kept| kept.len() * 4096 <= bound + excess).await;
     }
     // 24 MB were fired. Beside the events there are indexes, and what waits to be written back.
-    let bytes = folder(&gateway);
-    assert!(bytes < 28 * 1024 * 1024, "{bytes} bytes on the disk");
+    // A slow disk is behind with that: it is begun anew by the events that come once it is done.
+    until("less than 28 MiB are on the disk", async || {
+        fire_quickly(&gateway, 6000..6001, 1).await;
+        (folder(&gateway) < 28 * 1024 * 1024).then_some(())
+    })
+    .await;
     let kept = all_kept(&gateway, &["a"]).await;
     assert!(kept.len() >= 256, "only {} are kept", kept.len());
 }
