@@ -99,8 +99,9 @@ const OURS: [&str; 10] = [
     "TOKENS_FILE",
 ];
 /// All others that the two processes have.
-const KNOWN: [&str; 31] = [
+const KNOWN: [&str; 40] = [
     "ALLOWED_ORIGINS",
+    "CORS_ALLOW_ORIGIN",
     "DRAIN_TIMEOUT",
     "DURABILITY",
     "INIT_TIMEOUT",
@@ -122,11 +123,19 @@ const KNOWN: [&str; 31] = [
     "MAX_FRAME_RATE",
     "MAX_MESSAGE",
     "MAX_PATTERNS",
+    "MAX_QUEUES",
     "MAX_SESSIONS",
     "MAX_SESSIONS_PER_ADDRESS",
     "MEMORY_LIMIT",
     "OUTBOX_BYTES",
     "PUBLISH_TIMEOUT",
+    "QUEUE_ENGINE",
+    "QUEUE_EXPIRES",
+    "QUEUE_HEADERS",
+    "QUEUE_MAX_BYTES",
+    "QUEUE_MAX_EVENTS",
+    "QUEUE_PATH",
+    "QUEUE_PATTERN",
     "RATE_LIMIT",
     "RUST_LOG",
     "TRUSTED_PROXIES",
@@ -193,7 +202,12 @@ mod tests {
     #[test]
     fn every_setting_of_the_two_processes_is_known() {
         let mut declared = BTreeSet::new();
-        for file in ["shared/src/settings.rs", "listen/src/config.rs", "broadcast/src/config.rs"] {
+        for file in [
+            "shared/src/settings.rs",
+            "listen/src/config.rs",
+            "broadcast/src/config.rs",
+            "broadcast/src/config/queues.rs",
+        ] {
             let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
             let source = fs::read_to_string(path).unwrap();
             let names = source.split("env = \"").skip(1).map(|rest| rest.split('"').next());

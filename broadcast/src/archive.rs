@@ -270,7 +270,7 @@ impl Archive {
     }
 
     /// WIRE §1.3: what follows a cursor that is not ours, or not whole, is what is kept after it.
-    fn resume(&self, cursor: &Cursor, live: u64) -> Opening {
+    pub fn resume(&self, cursor: &Cursor, live: u64) -> Opening {
         let (end, kept_from) = (self.end(), self.kept_from());
         let earliest = self.earliest();
         let broken = |place| Opening { place, recovered: Some(Recovery::Broken { earliest }) };

@@ -8,7 +8,10 @@ use std::time::Duration;
 use clap::Parser;
 use shared::settings::{Common, List, parse_age, parse_duration, parse_list, parse_size};
 
+use crate::config::queues::Queues;
 use crate::log::keeper::Durability;
+
+pub mod queues;
 
 /// Gives events out to dashboards
 #[derive(Debug, Clone, Parser)]
@@ -86,6 +89,10 @@ pub struct Config {
     /// The most bytes of the newest events that are in memory, too
     #[arg(long, env = "LOG_CACHE_BYTES", value_name = "SIZE", default_value = "32MiB", value_parser = parse_size)]
     pub log_cache_bytes: usize,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would become the help of the command")]
+    pub queues: Queues,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would become the help of the command")]

@@ -15,13 +15,10 @@ use slab::Slab;
 
 use crate::fatal::Fatal;
 use crate::filter::{Narrow, SourceRule};
-use crate::hub::index::Index;
+use crate::index::Index;
 use crate::interest::Interest;
 use crate::outbox::Outbox;
 use crate::publication::{Format, Frames, Publication};
-
-mod index;
-mod tree;
 
 /// A session's place in the hub of its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,11 +35,11 @@ impl SessionId {
 #[derive(Debug, Default)]
 pub struct Hub {
     subscribers: Slab<Subscriber>,
-    types: Index,
+    types: Index<SessionId>,
     /// Who wants one source only, by that.
-    sources: HashMap<ByteString, Index>,
+    sources: HashMap<ByteString, Index<SessionId>>,
     /// Who also hears what is published to a channel of that name (WIRE §5).
-    channels: Index,
+    channels: Index<SessionId>,
     due: Vec<SessionId>,
     deliveries: u64,
     interest: Arc<Interest>,

@@ -34,21 +34,24 @@ use crate::log::keeper::{self, Opened};
 use crate::log::{Feed, QUEUE_BATCHES_MAX, Seat};
 use crate::metrics::Metrics;
 use crate::origins::Origins;
-use crate::outputs::Outputs;
+use crate::outputs::{Outputs, queue};
 use crate::worker::{Limits, Shared, Worker};
 
 pub mod archive;
 pub mod bell;
 pub mod catch_up;
 pub mod census;
+pub mod clerk;
 pub mod cloudevents;
 pub mod config;
 pub mod cursor;
 pub mod direct;
 pub mod disconnect;
+pub mod event_stream;
 pub mod fatal;
 pub mod filter;
 pub mod hub;
+pub mod index;
 pub mod intake;
 pub mod interest;
 pub mod listing;
@@ -60,11 +63,14 @@ pub mod outputs;
 pub mod pace;
 pub mod patience;
 pub mod publication;
+pub mod query;
+pub mod queues;
 pub mod receiver;
 pub mod refusal;
 pub mod session;
 pub mod subscription;
 pub mod tickets;
+pub mod watch;
 pub mod websocket;
 pub mod worker;
 
@@ -104,11 +110,15 @@ async fn serve(config: Config) -> Result<(), StartError> {
         let (setting, address) = ("BROADCAST_ADDR", config.broadcast_addr);
         StartError::Door { setting, address, error }
     })?;
+    let (queues, metrics) = (Arc::clone(&opened.queues), Arc::clone(&parts.shared.metrics));
     let intake = Intake::start(parts.intake(seats, opened)).await?;
+    let tending = tokio::task::spawn_local(Arc::clone(&queues).tend(metrics));
     let _ = occupancy.set(Arc::clone(server.occupancy()));
     ::log::info!(address:% = server.address(), admin:% = admin.address(); "broadcast is open");
     until_stopped(signals, &files).await;
     drain(server, intake, config.common.drain_timeout).await;
+    tending.abort();
+    queues.save_all().await;
     ::log::info!("broadcast has stopped");
     Ok(())
 }
@@ -123,6 +133,7 @@ fn kept(config: &Config) -> keeper::Settings {
         bytes_max: to_u64(config.log_max_bytes),
         age_max: config.log_max_age,
         cache_bytes: config.log_cache_bytes,
+        queues: config.queues.bounds(),
     }
 }
 
@@ -141,6 +152,7 @@ struct Parts {
     shared: Shared,
     common_metrics: Arc<Common>,
     origins: Origins,
+    queue: Arc<queue::Rules>,
     trusted_proxies: Arc<[Network]>,
 }
 
@@ -172,12 +184,19 @@ impl Parts {
             memory: Arc::clone(&memory),
             archive: Arc::clone(&opened.archive),
             tickets: Arc::clone(&opened.tickets),
+            queues: Arc::clone(&opened.queues),
             log: Arc::default(),
         };
         Self {
             shared,
             common_metrics: Arc::new(Common::register(registry, files, memory)),
             origins: Origins { allowed: config.allowed_origins.0.as_slice().into() },
+            queue: Arc::new(queue::Rules {
+                path: config.queues.queue_path.clone(),
+                pattern: config.queues.queue_pattern.clone(),
+                allow_origin: config.queues.cors_allow_origin.clone(),
+                headers: config.queues.queue_headers.clone(),
+            }),
             trusted_proxies: config.common.trusted_proxies.0.as_slice().into(),
             config: Arc::new(config),
         }
@@ -248,6 +267,7 @@ impl Parts {
             let outputs = web::Data::new(Outputs {
                 worker: Rc::clone(&worker),
                 origins: parts.origins.clone(),
+                queue: Arc::clone(&parts.queue),
                 trusted_proxies: Arc::clone(&parts.trusted_proxies),
                 occupancy,
             });

@@ -25,6 +25,7 @@ use crate::log::submission::{Arrival, Entry, Inbox, News, Progress, Submission};
 use crate::log::tally::Tally;
 use crate::metrics::Metrics;
 use crate::publication::Publication;
+use crate::queues::Queues;
 
 pub mod checkpoint;
 pub mod clock;
@@ -70,6 +71,7 @@ pub struct Log {
     archive: Arc<Archive>,
     keeper: Keeper,
     retries: Retries,
+    queues: Arc<Queues>,
     last_offset: u64,
     is_failing: bool,
 }
@@ -114,7 +116,7 @@ impl Log {
         metrics: Arc<Metrics>,
     ) -> (Self, Inbox) {
         let (inbox, submissions) = Inbox::new(workers.len());
-        let Opened { keeper, archive, retries, last: last_offset, .. } = opened;
+        let Opened { keeper, archive, retries, last: last_offset, queues, .. } = opened;
         let is_failing = false;
         let log = Self {
             submissions,
@@ -124,6 +126,7 @@ impl Log {
             archive,
             keeper,
             retries,
+            queues,
             last_offset,
             is_failing,
         };
@@ -288,6 +291,7 @@ impl Log {
 
     async fn publish(&self, first: u64, mut gathered: Gathered) {
         let events = mem::take(&mut gathered.events);
+        self.queues.count(first, events.iter());
         self.metrics.taken.inc_by(u64::try_from(events.len()).unwrap_or_default());
         let tallies = mem::take(&mut gathered.tallies);
         let epoch = self.archive.epoch.clone();

@@ -37,6 +37,8 @@ pub struct Metrics {
     pub log_bytes: Gauge,
     /// Sessions that ended by a panic.
     pub panics: Counter,
+    queues: Gauge,
+    queue_dropped: Counter,
     slow_consumers: Counter,
     delivered: Family<Label, Counter>,
     refused: Family<Label, Counter>,
@@ -73,6 +75,8 @@ impl Metrics {
         add("events_repeated", "Events accepted before that came again", metrics.retries.clone());
         let forgotten = metrics.retries_forgotten.clone();
         add("events_forgotten_early", "Events whose retry would not be recognised", forgotten);
+        let dropped = metrics.queue_dropped.clone();
+        add("queue_events_dropped", "Events dropped from queues that were full", dropped);
         add("slow_consumers", "Sessions ended for slow reading", metrics.slow_consumers.clone());
         add("session_panics", "Sessions that ended by a panic", metrics.panics.clone());
         let mut add = |name: &str, help: &str, metric: Family<Label, Counter>| {
@@ -90,6 +94,7 @@ impl Metrics {
         add("sessions", "Sessions that are open", metrics.sessions.clone());
         add("sessions_unauthenticated", "Sessions without credential", metrics.newcomers.clone());
         add("outbox_bytes", "Bytes that wait for clients", metrics.outbox_bytes.clone());
+        add("queues", "Durable queues", metrics.queues.clone());
         let commits = metrics.commit_seconds.0.clone();
         registry.register("log_commit_seconds", "Time to keep one batch", commits);
         Arc::new(metrics)
@@ -104,6 +109,12 @@ impl Metrics {
     pub fn refresh_encoded(&self, format: &Format) {
         let counter = self.encoded.get_or_create(&Label("format", format.name().to_owned()));
         counter.inc_by(format.encoded().saturating_sub(counter.get()));
+    }
+
+    /// Brings the counts of queues up to now.
+    pub fn tell_queues(&self, count: usize, dropped: u64) {
+        self.queues.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.queue_dropped.inc_by(dropped.saturating_sub(self.queue_dropped.get()));
     }
 
     /// Counts a refusal.

@@ -3,36 +3,37 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use actix_http::ConnectionType;
-use actix_web::http::header::{AUTHORIZATION, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use shared::address::Network;
-use shared::credentials::Credentials;
-use shared::documents;
-use shared::http::{HEALTHY, client_address, is_refused, json};
+use shared::http::{client_address, is_refused, json};
 use shared::occupancy::Occupancy;
-use shared::principal::Principal;
 
-use crate::census::Place;
 use crate::disconnect::Disconnect;
 use crate::origins::Origins;
+use crate::outputs::admission::{Refusing, Shown};
 use crate::outputs::events::page::PageError;
-use crate::outputs::events::{Query, QueryError, page, socket, sse};
+use crate::outputs::events::{page, socket, sse};
 use crate::outputs::native::rules;
+use crate::outputs::places::Behind;
 use crate::publication::Format;
+use crate::query::{Query, QueryError, without_start};
 use crate::refusal::Refusal;
-use crate::tickets::{Claim, TicketError};
+use crate::tickets::Claim;
 use crate::websocket::dialect::Begin;
 use crate::websocket::{self, CanUpgrade, formats};
 use crate::worker::Worker;
 
+pub mod admission;
 pub mod events;
 pub mod native;
 pub mod phoenix;
+pub mod places;
+pub mod queue;
+pub mod queues;
 pub mod tickets;
 
 /// Every format in which events are written.
@@ -54,6 +55,8 @@ pub struct Outputs {
     pub worker: Rc<Worker>,
     /// Whose pages may come.
     pub origins: Origins,
+    /// How queues are served.
+    pub queue: Arc<queue::Rules>,
     /// Proxies that are believed.
     pub trusted_proxies: Arc<[Network]>,
     /// The door's state.
@@ -66,12 +69,18 @@ pub async fn answer(
     payload: Payload,
     outputs: Data<Outputs>,
 ) -> HttpResponse {
-    let mut response = match route(&request, payload, &outputs).await {
+    let place = Behind::of(&request, &outputs.queue.path);
+    let mut response = match route(place, &request, payload, &outputs).await {
         Ok(response) => response,
         Err(refusal) => outputs.refuse(refusal),
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         outputs.origins.share(&request, &mut response);
+    }
+    if place == Behind::Queue
+        && let Some(origin) = &outputs.queue.allow_origin
+    {
+        queue::headers::share(origin, response.headers_mut());
     }
     // A 101 and a 426 name `upgrade` in Connection, as they must.
     let names_upgrade =
@@ -85,6 +94,7 @@ pub async fn answer(
 }
 
 async fn route(
+    place: Behind,
     request: &HttpRequest,
     payload: Payload,
     outputs: &Outputs,
@@ -92,11 +102,6 @@ async fn route(
     if is_refused(request) {
         return Err(Refusal::TooManySessions);
     }
-    let path = request.path();
-    let path = path.strip_suffix('/').unwrap_or(path);
-    let place = PLACES.iter().find(|(known, _)| known.eq_ignore_ascii_case(path));
-    // Every path that nobody else has is the WebSocket's.
-    let place = place.map_or(Behind::WebSocket, |(_, behind)| *behind);
     let is_upgrade = websocket::is_asked_for(request.headers());
     let method = request.method();
     if let Behind::Open(text) = place
@@ -112,6 +117,10 @@ async fn route(
             return Err(Refusal::UpgradeRequired);
         }
         outputs.origins.judge(request)?;
+        if method == Method::OPTIONS && place == Behind::Queue {
+            // eventsourced's answer, whoever asks (WIRE §7).
+            return Ok(HttpResponse::new(StatusCode::NO_CONTENT));
+        }
         if method == Method::OPTIONS && !place.is_socket() {
             return outputs.origins.preflight(request, place.methods());
         }
@@ -121,6 +130,11 @@ async fn route(
     }
     match place {
         Behind::Tickets => tickets::give(request, outputs).await,
+        // A stream of messages is no WebSocket.
+        Behind::Queue if is_upgrade => Err(Refusal::InvalidRequest),
+        Behind::Queue => queue::open(request, outputs).await,
+        Behind::Queues => queues::list(request, outputs).await,
+        Behind::QueueByName => queues::remove(request, outputs).await,
         Behind::Events => events(request, payload, outputs, is_upgrade).await,
         Behind::WebSocket | Behind::Open(_) => {
             let (principal, claim) = outputs.shown(request).await?;
@@ -173,7 +187,7 @@ async fn events(
         if claim.is_some() {
             return Err(Refusal::Unauthorized("UNAUTHENTICATED"));
         }
-        let (rule, link) = (query.page()?, events::without_start(request.query_string()));
+        let (rule, link) = (query.page()?, without_start(request.query_string()));
         // Who waits is a session as long.
         let place = (!rule.wait.is_zero()).then(|| outputs.enter(request)).transpose()?;
         let page = page::answer(worker, principal, subscription, rule, &link).await;
@@ -187,88 +201,7 @@ async fn events(
     Ok(stream.into_response())
 }
 
-/// What is behind a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Behind {
-    /// What we tell everybody.
-    Open(&'static str),
-    /// The native protocol.
-    WebSocket,
-    /// Phoenix channels.
-    Phoenix,
-    /// Kept and live events.
-    Events,
-    /// Tickets for clients that cannot set headers.
-    Tickets,
-}
-
-/// The paths that are not the WebSocket's.
-const PLACES: &[(&str, Behind)] = &[
-    ("/healthz", Behind::Open(HEALTHY)),
-    (documents::OPENAPI_PATH, Behind::Open(documents::OPENAPI)),
-    (documents::ASYNCAPI_PATH, Behind::Open(documents::ASYNCAPI)),
-    ("/events", Behind::Events),
-    ("/tickets", Behind::Tickets),
-    ("/socket/websocket", Behind::Phoenix),
-];
-
-impl Behind {
-    /// Whether there is nothing for a request without an upgrade.
-    fn is_socket(self) -> bool {
-        matches!(self, Self::WebSocket | Self::Phoenix)
-    }
-
-    fn takes(self, method: &Method) -> bool {
-        self.methods().split(", ").any(|it| it == method.as_str())
-    }
-
-    fn methods(self) -> &'static str {
-        match self {
-            Self::Open(_) => "GET, HEAD",
-            Self::WebSocket | Self::Phoenix | Self::Events => "GET",
-            Self::Tickets => "POST",
-        }
-    }
-}
-
-/// Who has shown a credential in the request.
-#[derive(Debug)]
-pub struct Shown {
-    /// Who it is.
-    pub principal: Arc<Principal>,
-    /// The claim of a stream to its ticket, if it was one.
-    pub claim: Option<Claim>,
-}
-
-/// How a credential is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusing {
-    /// Before an upgrade, as the native protocol does (WIRE §1.2).
-    Upgrade,
-    /// A plain request (WIRE §3.2).
-    Request,
-}
-
-impl Refusing {
-    fn unauthenticated(self, code: &'static str) -> Refusal {
-        match self {
-            Self::Upgrade => Refusal::Unauthenticated(code),
-            Self::Request => Refusal::Unauthorized(code),
-        }
-    }
-}
-
 impl Outputs {
-    /// Who has shown a credential in the head of an upgrade, if one was shown.
-    async fn shown(
-        &self,
-        request: &HttpRequest,
-    ) -> Result<(Option<Arc<Principal>>, Option<Claim>), Refusal> {
-        let shown = self.authenticate(request, Refusing::Upgrade).await?;
-        let (principal, claim) = shown.map(|it| (it.principal, it.claim)).unzip();
-        Ok((principal, claim.flatten()))
-    }
-
     async fn upgrade(
         &self,
         request: &HttpRequest,
@@ -280,65 +213,6 @@ impl Outputs {
         let client = client_address(request.head(), &self.trusted_proxies);
         let asked = websocket::Asked { client, claim, subprotocol, begin };
         websocket::upgrade(request, payload, &self.worker, asked).await
-    }
-
-    /// Gives a session its place, which it has shown a credential for.
-    fn enter(&self, request: &HttpRequest) -> Result<Place, Refusal> {
-        let client = client_address(request.head(), &self.trusted_proxies);
-        let place = self.worker.shared.census.enter(client);
-        let mut place = place.ok_or(Refusal::TooManySessions)?;
-        place.settle();
-        Ok(place)
-    }
-
-    /// Who those are that show nothing.
-    fn anonymous(&self) -> Option<Shown> {
-        let tokens = self.worker.shared.tokens.load();
-        let principal = tokens.authenticate(&Credentials::Absent).ok()?;
-        Some(Shown { principal, claim: None })
-    }
-
-    /// Decides who asks by a credential in the head, or a ticket in the query, where there is one.
-    async fn authenticate(
-        &self,
-        request: &HttpRequest,
-        refusing: Refusing,
-    ) -> Result<Option<Shown>, Refusal> {
-        let shown = request.headers().get_all(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let shown = Credentials::from_headers(shown).map_err(|_| Refusal::InvalidRequest)?;
-        let tokens = self.worker.shared.tokens.load_full();
-        let refusal = match (&shown, ticket_of(request.query_string())) {
-            (Credentials::Absent, None) => return Ok(None),
-            (Credentials::Absent, Some(ticket)) => {
-                let tickets = &self.worker.shared.tickets;
-                let (path, query) = (request.path(), request.query_string());
-                let stream = format!("{path}?{}", events::without_start(query));
-                match tickets.admit(&ticket, &stream, &tokens, Instant::now()) {
-                    Ok((principal, claim)) => {
-                        return Ok(Some(Shown { principal, claim: Some(claim) }));
-                    }
-                    // Nobody guesses: it was a good one.
-                    Err(TicketError::Withdrawn) if refusing == Refusing::Request => {
-                        return Err(Refusal::TicketWithdrawn);
-                    }
-                    Err(_) => refusing.unauthenticated("UNAUTHENTICATED"),
-                }
-            }
-            (shown, _) => match tokens.authenticate(shown) {
-                Ok(principal) => return Ok(Some(Shown { principal, claim: None })),
-                Err(error) => refusing.unauthenticated(error.code()),
-            },
-        };
-        self.penalise(request).await;
-        Err(refusal)
-    }
-
-    /// Counts a wrong credential; whoever shows many waits for each answer.
-    async fn penalise(&self, request: &HttpRequest) {
-        let client = client_address(request.head(), &self.trusted_proxies);
-        if let Some(penalty) = self.worker.shared.failures.record(client, Instant::now()) {
-            tokio::time::sleep(penalty).await;
-        }
     }
 
     fn refuse(&self, refusal: Refusal) -> HttpResponse {
@@ -370,10 +244,4 @@ impl From<PageError> for Refusal {
             PageError::Ended(_) => Self::Restarting,
         }
     }
-}
-
-/// The ticket in a query, if there is one.
-fn ticket_of(query: &str) -> Option<String> {
-    let mut pairs = form_urlencoded::parse(query.as_bytes());
-    pairs.find(|(name, _)| name == "ticket").map(|(_, ticket)| ticket.into_owned())
 }

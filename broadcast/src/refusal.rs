@@ -6,7 +6,7 @@ use actix_http::ConnectionType;
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    ALLOW, HeaderMap, HeaderValue, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+    ALLOW, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use shared::http::{refusal, retry_after};
 
@@ -37,10 +37,48 @@ pub enum Refusal {
     WrongVersion,
     /// Another method than these.
     MethodNotAllowed(&'static str),
+    /// There is no such thing.
+    NotFound,
+    /// There is no queue for the request.
+    Queue(QueueFault),
     /// There is no room now.
     TooManySessions,
     /// The process is stopping.
     Restarting,
+}
+
+/// Why there is no queue for a request (WIRE §7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueFault {
+    /// It has a consumer.
+    Taken,
+    /// Something that its name is made of is not in the request.
+    ParameterMissing,
+    /// No queue can have that name.
+    InvalidName,
+    /// There are too many.
+    TooMany,
+}
+
+impl QueueFault {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Taken => "MAX_CONSUMERS_EXCEEDED",
+            Self::ParameterMissing => "PARAMETER_MISSING",
+            Self::InvalidName => "INVALID_QUEUE_NAME",
+            Self::TooMany => "TOO_MANY_QUEUES",
+        }
+    }
+
+    /// What eventsourced says in a header.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Taken => "server: max consumers exceeded",
+            Self::ParameterMissing => "request parameter(s) missing",
+            Self::InvalidName => "invalid queue name",
+            Self::TooMany => "server: max queues exceeded",
+        }
+    }
 }
 
 impl Refusal {
@@ -57,6 +95,8 @@ impl Refusal {
             Self::Unreadable => "UNAVAILABLE",
             Self::UpgradeRequired | Self::WrongVersion => "UPGRADE_REQUIRED",
             Self::MethodNotAllowed(_) => "METHOD_NOT_ALLOWED",
+            Self::NotFound => "NOT_FOUND",
+            Self::Queue(fault) => fault.code(),
             Self::TooManySessions => "TOO_MANY_SESSIONS",
             Self::Restarting => "UNAVAILABLE",
         }
@@ -73,7 +113,8 @@ impl Refusal {
             Self::Unauthenticated(_) | Self::Forbidden => StatusCode::FORBIDDEN,
             Self::UpgradeRequired | Self::WrongVersion => StatusCode::UPGRADE_REQUIRED,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooManySessions | Self::Restarting | Self::Unreadable => {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::TooManySessions | Self::Restarting | Self::Unreadable | Self::Queue(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         }
@@ -100,11 +141,16 @@ impl Refusal {
             Self::Unauthorized(_) => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
+            Self::Queue(fault) => {
+                let reason = HeaderValue::from_static(fault.reason());
+                headers.insert(HeaderName::from_static("x-status-reason"), reason);
+            }
             Self::TooManySessions | Self::Restarting | Self::Unreadable => {
                 return retry_after(response, Duration::from_secs(1));
             }
             Self::InvalidRequest
             | Self::Unauthenticated(_)
+            | Self::NotFound
             | Self::TicketWithdrawn
             | Self::Forbidden
             | Self::InvalidEvents

@@ -15,13 +15,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use shared::credentials::Digest;
 use shared::principal::Principal;
 use shared::tokens::Tokens;
-use tokio::sync::{mpsc, oneshot};
 
+use crate::clerk::Clerk;
 use crate::log::store::StoreError;
-use crate::tickets::clerk::{Change, What};
+use crate::tickets::records::What;
 
 mod bearer;
-mod clerk;
+mod records;
 
 /// The database's name in the folder of kept events.
 pub const NAME: &str = "tickets.sqlite";
@@ -37,7 +37,7 @@ const SECRET_BYTES: usize = 32;
 pub struct Tickets {
     known: Mutex<Known>,
     /// Where they are kept, if they are.
-    clerk: Option<mpsc::Sender<Change>>,
+    clerk: Option<Clerk<What>>,
 }
 
 #[derive(Debug, Default)]
@@ -118,6 +118,13 @@ pub struct Claim {
     stream: Digest,
 }
 
+impl Claim {
+    /// What the ticket is told from others by.
+    pub fn ticket(&self) -> Digest {
+        self.ticket
+    }
+}
+
 /// Why a ticket does not admit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TicketError {
@@ -141,7 +148,7 @@ impl Tickets {
     ///
     /// The file is damaged, or cannot be written.
     pub fn open(path: &Path) -> Result<Arc<Self>, StoreError> {
-        let (known, clerk) = clerk::start(path)?;
+        let (known, clerk) = records::start(path)?;
         Ok(Arc::new(Self { known: Mutex::new(known), clerk: Some(clerk) }))
     }
 
@@ -205,11 +212,9 @@ impl Tickets {
     }
 
     async fn note(&self, what: What) {
-        let Some(clerk) = &self.clerk else { return };
-        let (done, is_done) = oneshot::channel();
-        if clerk.send(Change { what, done }).await.is_ok() {
-            // A change that could not be written is logged there: the stream goes on all the same.
-            let _ = is_done.await;
+        if let Some(clerk) = &self.clerk {
+            // What could not be written is logged there: the stream goes on all the same.
+            let _ = clerk.note(what).await;
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::hub::{Hub, SessionId};
 use crate::interest::Interest;
 use crate::log::Feed;
 use crate::metrics::Metrics;
+use crate::queues::Queues;
 use crate::tickets::Tickets;
 
 /// Bytes that are published before what is due is written, but for the batch that passes them: a
@@ -81,6 +82,8 @@ pub struct Shared {
     pub archive: Arc<Archive>,
     /// What admits streams whose clients cannot set headers.
     pub tickets: Arc<Tickets>,
+    /// The durable queues.
+    pub queues: Arc<Queues>,
     /// The way to the log for what clients publish.
     pub log: direct::Opening,
     /// What is counted.

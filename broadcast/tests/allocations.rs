@@ -25,6 +25,7 @@ use broadcast::outbox::Outbox;
 use broadcast::outputs::native;
 use broadcast::outputs::native::rules::{self, Native};
 use broadcast::publication::Publication;
+use broadcast::queues::queue::Bounds;
 use broadcast::session::Session;
 use broadcast::websocket::Beginning;
 use broadcast::websocket::client::Client;
@@ -179,6 +180,7 @@ fn shared(folder: &TempDir) -> Shared {
         bytes_max: 1 << 20,
         age_max: Duration::from_secs(3600),
         cache_bytes: 1 << 20,
+        queues: Bounds::default(),
     };
     let opened = Opened::open(&kept).unwrap();
     let limits = Limits {
@@ -195,6 +197,7 @@ fn shared(folder: &TempDir) -> Shared {
         failures: Arc::default(),
         archive: opened.archive,
         tickets: opened.tickets,
+        queues: opened.queues,
         log: Arc::default(),
         metrics: Metrics::register(&mut Registry::default()),
         limits: Arc::new(limits),

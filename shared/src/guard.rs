@@ -15,10 +15,12 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::guard::flushes::Flushes;
 use crate::guard::follower::{Follower, Violation};
 use crate::occupancy::Admission;
 use crate::socket::Socket;
 
+pub mod flushes;
 pub mod follower;
 
 /// HARDENING: a client that takes no byte of its answer for so long is let go.
@@ -45,6 +47,7 @@ pub struct Guard {
     unread: Bytes,
     leash: Rc<Leash>,
     admission: Admission,
+    flushes: Rc<Flushes>,
 }
 
 impl Guard {
@@ -61,12 +64,18 @@ impl Guard {
             unread: Bytes::new(),
             leash,
             admission,
+            flushes: Rc::default(),
         }
     }
 
     /// The connection's place among all.
     pub fn admission(&self) -> &Admission {
         &self.admission
+    }
+
+    /// When what is written is with the kernel.
+    pub fn flushes(&self) -> &Rc<Flushes> {
+        &self.flushes
     }
 
     /// The socket below.
@@ -220,6 +229,9 @@ impl AsyncWrite for Guard {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            self.flushes.note();
+        }
         self.time(flushed, cx)
     }
 

@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use crate::address::{self, Network};
 use crate::guard::Guard;
+use crate::guard::flushes::Flushes;
 use crate::memory::Held;
 
 /// HARDENING: how long a kept connection may be idle.
@@ -45,6 +46,7 @@ where
             if guard.admission().is_refused {
                 extensions.insert(Refused);
             }
+            extensions.insert(Rc::clone(guard.flushes()));
         })
 }
 
@@ -78,6 +80,11 @@ struct Refused;
 /// Whether the request came on a connection for which there was no room.
 pub fn is_refused(request: &HttpRequest) -> bool {
     request.conn_data::<Refused>().is_some()
+}
+
+/// When what is written on the connection of a request is with the kernel.
+pub fn flushes(request: &HttpRequest) -> Rc<Flushes> {
+    request.conn_data::<Rc<Flushes>>().cloned().unwrap_or_default()
 }
 
 /// The address of the client, behind the proxies that are trusted.

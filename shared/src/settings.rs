@@ -206,6 +206,32 @@ pub fn parse_age(text: &str) -> Result<Duration, String> {
     Ok(age)
 }
 
+/// Reads how many seconds something takes: a number, or a duration; more than nothing.
+///
+/// # Errors
+///
+/// One sentence that shows how it is written.
+pub fn parse_seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u32>() {
+        Ok(seconds) if seconds > 0 => parse_age(&format!("{seconds}s")),
+        _ => parse_age(text),
+    }
+}
+
+/// Reads the path of a resource: it begins with a slash, and ends without one.
+///
+/// # Errors
+///
+/// One sentence that says what a path is.
+pub fn parse_path(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"?#%".contains(&byte);
+    if !text.starts_with('/') || !text.bytes().all(is_plain) {
+        return Err("a path begins with / and has no ?, # or %".to_owned());
+    }
+    let path = text.trim_end_matches('/');
+    Ok(if path.is_empty() { "/".to_owned() } else { path.to_owned() })
+}
+
 fn read_duration(text: &str, example: &str) -> Result<Duration, String> {
     let how = || format!("write a duration such as {example}");
     let duration: SignedDuration = text.parse().map_err(|_| how())?;

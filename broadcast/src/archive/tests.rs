@@ -13,6 +13,7 @@ use crate::filter::Narrow;
 use crate::log::keeper::{Durability, Keeper, Opened, Settings};
 use crate::log::page::Acceptance;
 use crate::log::page::tests::event;
+use crate::queues::queue::Bounds;
 
 /// An archive of epoch `now` that has 11 to 20, all in memory.
 fn archive(whole_from: u64) -> Arc<Archive> {
@@ -69,6 +70,7 @@ impl House {
             bytes_max: 1 << 30,
             age_max: Duration::from_secs(3600),
             cache_bytes,
+            queues: Bounds::default(),
         };
         let Opened { keeper, archive, .. } = Opened::open(&settings).unwrap();
         Self { keeper, archive, _folder: folder }

@@ -22,6 +22,7 @@ use crate::log::page::tests::event;
 use crate::log::page::{Acceptance, Page};
 use crate::metrics::Metrics;
 use crate::publication::{Publication, Slot};
+use crate::queues::queue::Bounds;
 use crate::session::Session;
 use crate::worker::{Limits, Shared};
 
@@ -76,8 +77,9 @@ impl House {
             age_max: Duration::from_secs(3600),
             // Most of what is on the disk has to be read there.
             cache_bytes: if is_on_disk { 16 * 1024 } else { 1 << 30 },
+            queues: Bounds::default(),
         });
-        let Opened { keeper, archive, tickets, .. } = opened.unwrap();
+        let Opened { keeper, archive, tickets, queues, .. } = opened.unwrap();
         let tokens = folder.path().join("tokens");
         std::fs::write(&tokens, format!("{TOKEN}\n")).unwrap();
         let interest = Arc::new(Interest::new(archive.watch_end()));
@@ -88,6 +90,7 @@ impl House {
             failures: Arc::<Failures>::default(),
             archive,
             tickets,
+            queues,
             log: Arc::default(),
             metrics: Arc::<Metrics>::default(),
             limits: Arc::new(Limits {

@@ -16,10 +16,12 @@ use crate::log::identity::{DATABASE_NAME, Folder, FolderError, Identity, boot_id
 use crate::log::page::Page;
 use crate::log::reader::Reader;
 use crate::log::recent::Recent;
-use crate::log::retention::Retention;
+use crate::log::retention::{Reserve, Retention};
 use crate::log::retries::{self, Known, Retries};
 use crate::log::rows::Oldest;
 use crate::log::store::{Store, StoreError};
+use crate::queues::queue::Bounds;
+use crate::queues::{self, Queues};
 use crate::tickets::{self, Tickets};
 
 /// Threads that read for those who are far behind.
@@ -51,6 +53,24 @@ pub struct Settings {
     pub age_max: Duration,
     /// The most bytes of the newest events in memory.
     pub cache_bytes: usize,
+    /// The durable queues.
+    pub queues: Bounds,
+}
+
+impl Settings {
+    /// What is kept beyond the bounds for the queues.
+    fn reserve(&self, bytes_max: u64) -> Reserve {
+        let Bounds { events_max, bytes_max: queue_bytes_max, .. } = self.queues;
+        Reserve { events_max, bytes_max: queue_bytes_max.min(bytes_max), ..Reserve::default() }
+    }
+
+    fn queues(&self, reserve: &Reserve) -> queues::Settings {
+        queues::Settings {
+            bounds: self.queues.clone(),
+            wanted_from: Arc::clone(&reserve.place),
+            is_synced: self.durability == Durability::Synced,
+        }
+    }
 }
 
 /// Where the log keeps its pages.
@@ -82,6 +102,8 @@ pub struct Opened {
     pub last: u64,
     /// The tickets, which are kept beside the events.
     pub tickets: Arc<Tickets>,
+    /// The durable queues: places in the events.
+    pub queues: Arc<Queues>,
 }
 
 impl Opened {
@@ -101,7 +123,11 @@ impl Opened {
         let bytes_max =
             settings.cache_bytes.min(usize::try_from(settings.bytes_max).unwrap_or(usize::MAX));
         let bytes_max_u64 = u64::try_from(bytes_max).unwrap_or(u64::MAX);
-        let retention = Retention::new(settings.events_max, bytes_max_u64, settings.age_max);
+        // Memory is not given twice for what nobody has fetched.
+        let reserve = settings.reserve(bytes_max_u64);
+        let queues = settings.queues(&reserve);
+        let retention =
+            Retention::new(settings.events_max, bytes_max_u64, settings.age_max, reserve);
         // What is kept is what is here: it is freed by the bounds, and not for want of room.
         let recent = Recent::new(usize::MAX, 0);
         let archive = Archive::new(Epoch::random(), (0, 0), 0, recent, Vec::new());
@@ -111,13 +137,9 @@ impl Opened {
             archive: Arc::clone(&archive),
             pen: Pen::default(),
         };
-        Self {
-            keeper,
-            archive,
-            retries: Retries::default(),
-            last: 0,
-            tickets: Tickets::in_memory(),
-        }
+        let queues = Queues::in_memory(queues, &archive);
+        let (retries, tickets) = (Retries::default(), Tickets::in_memory());
+        Self { keeper, archive, retries, last: 0, tickets, queues }
     }
 
     fn on_disk(settings: &Settings) -> Result<Self, StartError> {
@@ -146,7 +168,11 @@ impl Opened {
         let damaged =
             |error: StoreError| StartError::Log { path: path.clone(), fault: error.to_string() };
         let is_synced = settings.durability == Durability::Synced;
-        let bounds = Retention::new(settings.events_max, settings.bytes_max, settings.age_max);
+        let reserve = settings.reserve(u64::MAX);
+        let queues = settings.queues(&reserve);
+        let queues_path = folder.database(queues::NAME).map_err(cannot)?;
+        let bounds =
+            Retention::new(settings.events_max, settings.bytes_max, settings.age_max, reserve);
         let mut store = Store::open(&path, is_synced, bounds).map_err(damaged)?;
         let kept = store.kept().map_err(damaged)?;
         let (identity, beginning) = Identity::begin(folder, kept, is_synced, &boot_id())
@@ -162,6 +188,10 @@ impl Opened {
         let ends = (store.earliest(), store.last().max(beginning.last));
         let readers = readers.map_err(damaged)?;
         let archive = Archive::new(beginning.epoch, ends, beginning.whole_from, recent, readers);
+        // Without its places, a queue would go on with a gap that nobody is told of.
+        let queues = Queues::open(&queues_path, queues, &archive);
+        let queues = queues
+            .map_err(|error| StartError::Log { path: queues_path, fault: error.to_string() })?;
         let (events, _) = store.totals();
         log::info!(events, earliest = ends.0, last = ends.1; "the log is open");
         let keeper = Keeper {
@@ -170,7 +200,7 @@ impl Opened {
             archive: Arc::clone(&archive),
             pen,
         };
-        Ok(Self { keeper, archive, retries, last: beginning.last, tickets })
+        Ok(Self { keeper, archive, retries, last: beginning.last, tickets, queues })
     }
 }
 

@@ -9,6 +9,7 @@ use super::*;
 use crate::filter::{Filter, Narrow};
 use crate::log::keeper::{Durability, Settings};
 use crate::log::page::tests::event;
+use crate::queues::queue::Bounds;
 
 mod failing;
 
@@ -47,6 +48,7 @@ fn settings(folder: Option<&TempDir>) -> Settings {
         bytes_max: 1 << 30,
         age_max: Duration::from_secs(3600),
         cache_bytes: 1 << 20,
+        queues: Bounds::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::filter::{Narrow, SourceRule};
 use crate::log::identity::DATABASE_NAME;
 use crate::log::page::Acceptance;
 use crate::log::page::tests::event;
-use crate::log::retention::Retention;
+use crate::log::retention::{Reserve, Retention};
 use crate::log::store::Store;
 
 mod damage;
@@ -175,7 +175,7 @@ impl Wish {
 }
 
 fn bounds(events_max: u64) -> Retention {
-    Retention::new(events_max, 1 << 40, Duration::from_secs(60))
+    Retention::new(events_max, 1 << 40, Duration::from_secs(60), Reserve::default())
 }
 
 fn random_event(rng: &mut Rng) -> Event {

@@ -5,11 +5,12 @@ use tempfile::TempDir;
 use super::*;
 use crate::log::identity::DATABASE_NAME;
 use crate::log::page::tests::{ACCEPTED, event};
+use crate::log::retention::Reserve;
 
 const AGE_MAX: Duration = Duration::from_secs(60);
 
 fn bounds(events_max: u64) -> Retention {
-    Retention::new(events_max, 1 << 30, AGE_MAX)
+    Retention::new(events_max, 1 << 30, AGE_MAX, Reserve::default())
 }
 
 struct House {

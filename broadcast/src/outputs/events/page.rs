@@ -1,6 +1,5 @@
 //! A page of kept events (WIRE §3.2), which can be waited for.
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,23 +7,18 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LINK};
-use jiff::Timestamp;
 use shared::http::held_json;
 use shared::principal::Principal;
-use shared::tokens::Tokens;
-use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::archive::{Opening, ReadError, Recovery};
 use crate::disconnect::Disconnect;
 use crate::filter::Filter;
-use crate::hub::SessionId;
 use crate::listing::Listing;
-use crate::outbox::Outbox;
-use crate::outputs::events::PageRule;
-use crate::session::Session;
+use crate::query::PageRule;
 use crate::subscription::Subscription;
-use crate::worker::{Output, Worker};
+use crate::watch::Watch;
+use crate::worker::Worker;
 
 /// How often one looks while a page is waited for, though nobody was told.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -50,7 +44,8 @@ pub async fn answer(
         page.fill(&filter).await?;
     }
     if page.is_empty() && page.is_at_end && rule.wait > Duration::ZERO {
-        let watch = Watch::begin(worker, principal, &subscription);
+        let Subscription { patterns, narrow, .. } = &subscription;
+        let watch = Watch::begin(worker, principal, patterns, narrow);
         loop {
             // What came before the watch began is there now; what comes after it tells us. Events of
             // other types tell nobody: without a look now and then, the place could be freed.
@@ -59,7 +54,8 @@ pub async fn answer(
             if !page.is_empty() || !page.is_at_end || now >= deadline {
                 break;
             }
-            watch.wait_until(deadline.min(now + LOOK_EVERY)).await?;
+            let until = deadline.min(now + LOOK_EVERY);
+            watch.wait_until(until).await.map_err(PageError::Ended)?;
         }
     }
     Ok(respond(worker, page, &opening, query))
@@ -87,70 +83,6 @@ fn respond(worker: &Worker, page: Listing, opening: &Opening, query: &str) -> Ht
         add(HeaderName::from_static("gateway-earliest"), earliest);
     }
     response
-}
-
-/// Waits for an event, as a session that is subscribed but never sent anything.
-struct Watch {
-    watcher: Rc<Watcher>,
-    worker: Rc<Worker>,
-    id: SessionId,
-    arrival: u64,
-}
-
-struct Watcher {
-    told: Notify,
-    ended: Cell<Option<Disconnect>>,
-    session: RefCell<Session>,
-}
-
-impl Watch {
-    fn begin(worker: &Rc<Worker>, principal: Arc<Principal>, subscription: &Subscription) -> Self {
-        let outbox = Rc::new(Outbox::new(1, &worker.shared.memory));
-        let (id, session) = worker.with_hub(|hub| {
-            let id = hub.enter_watcher(outbox);
-            let mut session = Session::new(id, principal);
-            hub.narrow(id, &subscription.narrow);
-            session.subscribe(subscription.patterns.clone(), hub);
-            (id, session)
-        });
-        let session = RefCell::new(session);
-        let watcher = Rc::new(Watcher { told: Notify::new(), ended: Cell::new(None), session });
-        let arrival = worker.enter(id, Rc::<Watcher>::clone(&watcher));
-        Self { watcher, worker: Rc::clone(worker), id, arrival }
-    }
-
-    /// Waits until there may be something, or the time is over.
-    async fn wait_until(&self, deadline: Instant) -> Result<(), PageError> {
-        // Either way one looks.
-        let _ = timeout_at(deadline, self.watcher.told.notified()).await;
-        self.watcher.ended.get().map_or(Ok(()), |disconnect| Err(PageError::Ended(disconnect)))
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let mut session = self.watcher.session.borrow_mut();
-        self.worker.with_hub(|hub| {
-            session.unsubscribe_all(hub);
-            hub.leave(self.id);
-        });
-        self.worker.leave(self.id, self.arrival);
-    }
-}
-
-impl Output for Watcher {
-    fn flush(&self) {
-        self.told.notify_one();
-    }
-
-    fn hang_up(&self, disconnect: Disconnect) {
-        self.ended.set(Some(disconnect));
-        self.told.notify_one();
-    }
-
-    fn judge(&self, tokens: &Tokens, now: Timestamp) -> Option<Disconnect> {
-        self.session.borrow_mut().judge(tokens, now)
-    }
 }
 
 /// Why there is no page.

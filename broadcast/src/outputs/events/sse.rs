@@ -7,13 +7,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use actix_http::ConnectionType;
 use actix_web::HttpResponse;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -29,17 +27,16 @@ use crate::catch_up::{CatchUp, Turn};
 use crate::census::Place;
 use crate::cloudevents::{self, Extension, GAP};
 use crate::disconnect::Disconnect;
+use crate::event_stream::{COMMENT, COMMENT_EVERY, add_headers, push_data, push_head};
 use crate::hub::SessionId;
 use crate::outbox::Outbox;
-use crate::outputs::events::Carried;
 use crate::publication::{Format, Slot};
+use crate::query::Carried;
 use crate::session::Session;
 use crate::subscription::Subscription;
 use crate::tickets::Hold;
 use crate::worker::{Output, Worker};
 
-/// WIRE §3.2: how often a client hears something, though nothing happens.
-const COMMENT_EVERY: Duration = Duration::from_secs(15);
 /// What is given to the HTTP server at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -59,36 +56,6 @@ pub(in crate::outputs) static CLOUDEVENTS: Format =
         cloudevents::encode(placed, Extension::Cursor, &mut event);
         push_data(&event, out);
     });
-
-/// Appends what stands before the data.
-fn push_head(cursor: &str, event_type: Option<&str>, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"id: ");
-    out.extend_from_slice(cursor.as_bytes());
-    out.push(b'\n');
-    if let Some(event_type) = event_type {
-        out.extend_from_slice(b"event: ");
-        out.extend_from_slice(event_type.as_bytes());
-        out.push(b'\n');
-    }
-}
-
-/// Appends the data, a field for each line of them, and the end of the event. Lines end with CR, LF
-/// or both.
-fn push_data(data: &[u8], out: &mut Vec<u8>) {
-    let mut rest = data;
-    loop {
-        let end = memchr::memchr2(b'\r', b'\n', rest);
-        let (line, after) = rest.split_at(end.unwrap_or(rest.len()));
-        out.extend_from_slice(b"data: ");
-        out.extend_from_slice(line);
-        out.push(b'\n');
-        if end.is_none() {
-            break;
-        }
-        rest = after.strip_prefix(b"\r\n").or_else(|| after.get(1..)).unwrap_or_default();
-    }
-    out.push(b'\n');
-}
 
 /// The body of a response that is a stream.
 pub(in crate::outputs) struct Stream {
@@ -163,11 +130,7 @@ impl Stream {
     /// Answers with the stream.
     pub(in crate::outputs) fn into_response(self) -> HttpResponse {
         let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(self));
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-        let buffering = HeaderName::from_static("x-accel-buffering");
-        headers.insert(buffering, HeaderValue::from_static("no"));
+        add_headers("text/event-stream", response.headers_mut());
         // What follows a stream on its connection would wait for ever.
         response.head_mut().set_connection_type(ConnectionType::Close);
         response
@@ -237,7 +200,7 @@ impl Stream {
     /// A comment, if nothing was said for too long.
     fn comment(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) {
         if out.is_empty() && self.comment.as_mut().poll(cx).is_ready() {
-            out.extend_from_slice(b":\n\n");
+            out.extend_from_slice(COMMENT);
         }
         if !out.is_empty() {
             self.comment.as_mut().reset(Instant::now() + COMMENT_EVERY);
@@ -329,26 +292,5 @@ impl Output for Line {
 
     fn judge(&self, tokens: &Tokens, now: Timestamp) -> Option<Disconnect> {
         self.session.borrow_mut().judge(tokens, now)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_line_of_the_data_is_a_field() {
-        let table = [
-            ("1", "data: 1\n\n"),
-            ("", "data: \n\n"),
-            ("{\n}", "data: {\ndata: }\n\n"),
-            ("a\r\nb\rc\n", "data: a\ndata: b\ndata: c\ndata: \n\n"),
-            ("\r\r\n", "data: \ndata: \ndata: \n\n"),
-        ];
-        for (data, expected) in table {
-            let mut out = Vec::new();
-            push_data(data.as_bytes(), &mut out);
-            assert_eq!(String::from_utf8(out).unwrap(), expected, "{data:?}");
-        }
     }
 }

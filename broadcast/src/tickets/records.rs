@@ -1,27 +1,15 @@
-//! Writes tickets down, and reads them at the start: a thread of its own, for the disk is waited for.
+//! How tickets are written down, and read at the start.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use rusqlite::{Connection, params};
 use shared::credentials::Digest;
-use tokio::sync::{mpsc, oneshot};
 
-use crate::fatal::Fatal;
+use crate::clerk::{self, Clerk};
 use crate::log::store::StoreError;
 use crate::tickets::{Claim, Known, Owner, Use, bearer};
-
-/// Changes that wait to be written; beyond it those who want a ticket wait.
-const QUEUE_MAX: usize = 256;
-
-/// A change that is to be written, and whom to tell.
-#[derive(Debug)]
-pub(super) struct Change {
-    pub(super) what: What,
-    pub(super) done: oneshot::Sender<()>,
-}
 
 /// What changes.
 #[derive(Debug)]
@@ -32,10 +20,8 @@ pub(super) enum What {
 }
 
 /// Opens the file, and starts the thread.
-pub(super) fn start(path: &Path) -> Result<(Known, mpsc::Sender<Change>), StoreError> {
-    let connection = Connection::open(path)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
+pub(super) fn start(path: &Path) -> Result<(Known, Clerk<What>), StoreError> {
+    let connection = clerk::open(path)?;
     connection.execute_batch(
         "CREATE TABLE IF NOT EXISTS tickets (
             number INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, token BLOB, stream BLOB,
@@ -46,11 +32,8 @@ pub(super) fn start(path: &Path) -> Result<(Known, mpsc::Sender<Change>), StoreE
         connection.execute_batch("ALTER TABLE tickets ADD COLUMN bearer TEXT")?;
     }
     let known = read(&connection)?;
-    let (clerk, changes) = mpsc::channel(QUEUE_MAX);
-    let thread = thread::Builder::new().name("tickets".to_owned());
-    let started = thread.spawn(move || keep(&connection, changes));
-    started.map_err(|error| StoreError::System(error.to_string()))?;
-    Ok((known, clerk))
+    let complaint = "tickets cannot be kept, a restart will forget some";
+    Ok((known, Clerk::start("tickets", connection, write, complaint)?))
 }
 
 /// Whether the file is of a version that knows signed tokens.
@@ -93,28 +76,10 @@ fn delete(connection: &Connection, digests: &[Digest]) -> Result<(), rusqlite::E
     digests.iter().try_for_each(|digest| delete.execute([digest.as_bytes()]).map(|_| ()))
 }
 
-/// Writes what changes, all that waits at once.
-fn keep(connection: &Connection, mut changes: mpsc::Receiver<Change>) {
-    let _fatal = Fatal("the tickets");
-    while let Some(first) = changes.blocking_recv() {
-        let mut waiting = vec![first];
-        while let Ok(next) = changes.try_recv() {
-            waiting.push(next);
-        }
-        if let Err(error) = write(connection, &waiting) {
-            log::error!("tickets cannot be kept: a restart will forget some: {error}");
-        }
-        for change in waiting {
-            // Whoever asked may have left.
-            let _ = change.done.send(());
-        }
-    }
-}
-
-fn write(connection: &Connection, changes: &[Change]) -> Result<(), rusqlite::Error> {
+fn write(connection: &Connection, changes: &[What]) -> Result<(), rusqlite::Error> {
     let transaction = connection.unchecked_transaction()?;
-    for Change { what, .. } in changes {
-        match what {
+    for change in changes {
+        match change {
             What::Give(digest, owner) => {
                 let sql =
                     "INSERT OR REPLACE INTO tickets (digest, token, bearer) VALUES (?1, ?2, ?3)";

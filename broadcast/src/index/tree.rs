@@ -1,26 +1,31 @@
-//! Sessions by wildcard pattern, found by walking along the tokens of a type.
+//! Subscribers by wildcard pattern, found by walking along the tokens of a type.
 
 use std::collections::HashMap;
 
 use shared::pattern::{Pattern, Token};
 
-use crate::hub::SessionId;
-use crate::hub::index::take_out;
+use crate::index::take_out;
 
 /// One step into the patterns: what may follow, and who is subscribed here.
-#[derive(Debug, Default)]
-pub(super) struct PatternTree {
-    literal: HashMap<Box<str>, PatternTree>,
-    one: Option<Box<PatternTree>>,
+#[derive(Debug)]
+pub(super) struct PatternTree<Id> {
+    literal: HashMap<Box<str>, PatternTree<Id>>,
+    one: Option<Box<PatternTree<Id>>>,
     /// Subscribed to all that goes on from here.
-    rest: Vec<SessionId>,
+    rest: Vec<Id>,
     /// Subscribed to what ends here.
-    here: Vec<SessionId>,
+    here: Vec<Id>,
 }
 
-impl PatternTree {
-    /// Puts a session in.
-    pub(super) fn insert(&mut self, pattern: &Pattern, id: SessionId) {
+impl<Id> Default for PatternTree<Id> {
+    fn default() -> Self {
+        Self { literal: HashMap::new(), one: None, rest: Vec::new(), here: Vec::new() }
+    }
+}
+
+impl<Id: Copy + PartialEq> PatternTree<Id> {
+    /// Puts a subscriber in.
+    pub(super) fn insert(&mut self, pattern: &Pattern, id: Id) {
         let mut tree = self;
         for token in pattern.tokens() {
             tree = match token {
@@ -32,12 +37,12 @@ impl PatternTree {
         tree.here.push(id);
     }
 
-    /// Takes a session out, and the branches that are bare then.
-    pub(super) fn remove(&mut self, pattern: &Pattern, id: SessionId) {
+    /// Takes a subscriber out, and the branches that are bare then.
+    pub(super) fn remove(&mut self, pattern: &Pattern, id: Id) {
         self.remove_along(&mut pattern.tokens(), id);
     }
 
-    fn remove_along<'a>(&mut self, tokens: &mut impl Iterator<Item = Token<'a>>, id: SessionId) {
+    fn remove_along<'a>(&mut self, tokens: &mut impl Iterator<Item = Token<'a>>, id: Id) {
         match tokens.next() {
             None => take_out(&mut self.here, id),
             Some(Token::Rest) => take_out(&mut self.rest, id),
@@ -68,16 +73,16 @@ impl PatternTree {
             && self.here.is_empty()
     }
 
-    /// Calls `visit` for each session with a pattern that matches; more than once for one that
+    /// Calls `visit` for each subscriber with a pattern that matches; more than once for one that
     /// has several.
-    pub(super) fn for_each_match(&self, event_type: &str, visit: &mut impl FnMut(SessionId)) {
+    pub(super) fn for_each_match(&self, event_type: &str, visit: &mut impl FnMut(Id)) {
         if !self.is_bare() {
             self.walk(Some(event_type), visit);
         }
     }
 
     /// `rest` is what of the type is left; `None` after its last token.
-    fn walk(&self, rest: Option<&str>, visit: &mut impl FnMut(SessionId)) {
+    fn walk(&self, rest: Option<&str>, visit: &mut impl FnMut(Id)) {
         let Some(rest) = rest else {
             self.here.iter().for_each(|&id| visit(id));
             return;

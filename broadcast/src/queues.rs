@@ -1,0 +1,359 @@
+//! Durable queues (WIRE §7): a name, some patterns, and a place in the log, written down.
+//!
+//! A queue is no second store: what waits in it is what the log keeps behind its place, and while it
+//! does the log frees nothing of that, within bounds. Asked by consumers on every worker, told by the
+//! log of what is kept, looked after by one task.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use shared::credentials::Digest;
+use shared::event::Event;
+use shared::pattern::Pattern;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::archive::{Archive, ReadError, Recovery};
+use crate::clerk::Clerk;
+use crate::cursor::Cursor;
+use crate::filter::Filter;
+use crate::log::reader::Excerpt;
+use crate::log::retention::WantedFrom;
+use crate::log::store::StoreError;
+use crate::metrics::Metrics;
+use crate::queues::book::{Book, Lease, OpenError};
+use crate::queues::ledger::{Change, Kept};
+use crate::queues::queue::{Before, Bounds, Listed, Queue};
+
+pub mod book;
+pub mod consumer;
+mod ledger;
+pub mod queue;
+
+/// The database's name in the folder of kept events.
+pub const NAME: &str = "queues.sqlite";
+/// How often queues are looked after.
+const TEND_EVERY: Duration = Duration::from_millis(500);
+/// What is read at a time.
+const EXCERPT_BYTES: usize = 64 * 1024;
+/// How long one waits for a consumer that is leaving.
+const LEAVING_MAX: Duration = Duration::from_secs(5);
+/// How often one looks whether it has left.
+const LEAVING_LOOK: Duration = Duration::from_millis(5);
+
+/// What is needed to open the queues.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Their bounds.
+    pub bounds: Bounds,
+    /// Told of the place behind which nothing is to be freed.
+    pub wanted_from: Arc<WantedFrom>,
+    /// Whether a queue must survive a loss of power.
+    pub is_synced: bool,
+}
+
+/// All queues.
+#[derive(Debug)]
+pub struct Queues {
+    book: Mutex<Book>,
+    /// Whether there is any: mostly there is none, and the log need not count.
+    is_any: AtomicBool,
+    /// Where they are written down, if they are.
+    clerk: Option<Clerk<Change>>,
+    archive: Arc<Archive>,
+    wanted_from: Arc<WantedFrom>,
+    is_synced: bool,
+}
+
+impl Queues {
+    /// Queues that end with the process.
+    pub fn in_memory(settings: Settings, archive: &Arc<Archive>) -> Arc<Self> {
+        Self::with(settings, archive, Vec::new(), None)
+    }
+
+    /// Queues that are written down.
+    ///
+    /// # Errors
+    ///
+    /// The file is damaged, or cannot be written.
+    pub fn open(
+        path: &Path,
+        settings: Settings,
+        archive: &Arc<Archive>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let (kept, clerk) = ledger::start(path)?;
+        Ok(Self::with(settings, archive, kept, Some(clerk)))
+    }
+
+    fn with(
+        settings: Settings,
+        archive: &Arc<Archive>,
+        kept: Vec<Kept>,
+        clerk: Option<Clerk<Change>>,
+    ) -> Arc<Self> {
+        let Settings { bounds, wanted_from, is_synced } = settings;
+        let end = archive.end();
+        let mut book = Book::new(bounds, end);
+        for (mut record, epoch) in kept {
+            let cursor = Cursor { epoch, offset: record.place };
+            // As for any other client that comes back (WIRE §1.3).
+            let opening = archive.resume(&cursor, archive.kept_from());
+            record.place = opening.place;
+            record.has_gap |= opening.recovered != Some(Recovery::Whole);
+            book.restore(record, Instant::now());
+        }
+        wanted_from.set(book.wanted_from());
+        let is_any = AtomicBool::new(!book.is_empty());
+        let archive = Arc::clone(archive);
+        Arc::new(Self { book: Mutex::new(book), is_any, clerk, archive, wanted_from, is_synced })
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts what was committed where it is wanted; `first` is the offset of the first event. The
+    /// log says so before anybody else hears of them.
+    pub fn count<'a>(&self, first: u64, events: impl Iterator<Item = &'a Event>) {
+        // A queue that is made at this moment begins behind the archive's end, and these are there.
+        if self.is_any.load(Ordering::SeqCst) {
+            self.book().count(first, events);
+        }
+    }
+
+    /// Lets a consumer in whom `may_have` knows, and makes the queue where there is none. A consumer
+    /// that came by the same ticket is waited for until it has left.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says why not.
+    pub async fn admit(
+        &self,
+        name: &str,
+        patterns: &[Pattern],
+        ticket: Option<Digest>,
+        may_have: impl Fn(&[Pattern]) -> bool,
+    ) -> Result<Lease, OpenError> {
+        let deadline = Instant::now() + LEAVING_MAX;
+        let lease = loop {
+            let opened = {
+                let mut book = self.book();
+                self.is_any.store(true, Ordering::SeqCst);
+                let now = (self.archive.end(), Instant::now());
+                let opened = book.open(name, patterns, ticket, now, &may_have);
+                if let Ok(lease) = &opened {
+                    self.wanted_from.include(book.get(lease.number).map_or(u64::MAX, Queue::place));
+                }
+                opened
+            };
+            match opened {
+                Err(OpenError::TakenOver) if Instant::now() < deadline => {
+                    tokio::time::sleep(LEAVING_LOOK).await;
+                }
+                opened => break opened?,
+            }
+        };
+        // Whoever asks may leave while it is written: then the lease goes with the consumer.
+        let admission = Admission { queues: self, number: Some(lease.number) };
+        if !self.write_down(&lease).await {
+            return Err(OpenError::Unwritten);
+        }
+        admission.keep();
+        Ok(lease)
+    }
+
+    async fn write_down(&self, lease: &Lease) -> bool {
+        let record = self.book().get(lease.number).map(Queue::record);
+        let (Some(clerk), Some(record)) = (&self.clerk, record) else { return true };
+        let change = match lease.is_new {
+            true => Change::Make(record.clone(), self.archive.epoch.clone(), self.is_synced),
+            false => Change::Keep(vec![record.clone()]),
+        };
+        let is_written = clerk.note(change).await;
+        if is_written {
+            self.book().note_saved(vec![record]);
+        } else if lease.is_new {
+            // Nobody shall believe in a queue that a restart would forget.
+            self.book().remove(lease.number);
+        }
+        // One that is there goes on: a restart would repeat some of it.
+        is_written || !lease.is_new
+    }
+
+    /// Writes down what was acknowledged of one queue.
+    async fn save(&self, number: u64) {
+        let record = self.book().get(number).map(Queue::record);
+        let (Some(clerk), Some(record)) = (&self.clerk, record) else { return };
+        if clerk.note(Change::Keep(vec![record.clone()])).await {
+            self.book().note_saved(vec![record]);
+        }
+    }
+
+    fn release(&self, number: u64, unacknowledged: Option<u64>) {
+        if let Some(queue) = self.book().get_mut(number) {
+            queue.release(unacknowledged, Instant::now());
+        }
+    }
+
+    /// Counts what waits up to an offset, before the process began or behind a step back.
+    async fn count_up(
+        &self,
+        number: u64,
+        up_to: u64,
+        filter: &Arc<Filter>,
+    ) -> Result<(), ReadError> {
+        let Some(begin) = self.place(number) else { return Ok(()) };
+        let (mut place, mut events, mut bytes) = (begin, 0, 0);
+        while place < up_to {
+            let excerpt = self.read(number, place, filter).await?;
+            for (_, event) in excerpt.events.iter().filter(|(offset, _)| *offset <= up_to) {
+                events += 1;
+                bytes += queue::bytes(event);
+            }
+            place = excerpt.place;
+        }
+        if let Some(queue) = self.book().get_mut(number) {
+            queue.note_counted(begin, up_to, events, bytes);
+        }
+        Ok(())
+    }
+
+    fn place(&self, number: u64) -> Option<u64> {
+        self.book().get(number).map(Queue::place)
+    }
+
+    /// Reads on for a queue. What was freed before it could be read is a gap for it.
+    async fn read(
+        &self,
+        number: u64,
+        place: u64,
+        filter: &Arc<Filter>,
+    ) -> Result<Excerpt, ReadError> {
+        let read = self.archive.read(place, filter, EXCERPT_BYTES).await;
+        if read == Err(ReadError::Freed) {
+            self.book().lose(number, self.archive.kept_from());
+        }
+        read
+    }
+
+    /// All queues, by name.
+    pub fn list(&self) -> Vec<Listed> {
+        self.book().list()
+    }
+
+    /// How long a queue lives without a consumer.
+    pub fn expires(&self) -> Duration {
+        self.book().bounds().expires
+    }
+
+    /// Removes a queue; says whether there was one.
+    pub async fn remove(&self, name: &str) -> bool {
+        let removed = {
+            let mut book = self.book();
+            let number = book.find(name);
+            number.and_then(|number| book.remove(number))
+        };
+        let Some(name) = removed else { return false };
+        if let Some(clerk) = &self.clerk {
+            clerk.note(Change::Remove(name)).await;
+        }
+        true
+    }
+
+    /// Looks after the queues until the process ends.
+    pub async fn tend(self: Arc<Self>, metrics: Arc<Metrics>) {
+        let mut ticks = tokio::time::interval(TEND_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.expire().await;
+            self.see_to_neglected().await;
+            self.save_all().await;
+            let book = self.book();
+            metrics.tell_queues(book.len(), book.dropped());
+        }
+    }
+
+    async fn expire(&self) {
+        let expired = self.book().expired(Instant::now());
+        for number in expired {
+            let removed = self.book().remove(number);
+            let Some(name) = removed else { continue };
+            log::info!(queue:% = name; "a queue without consumer has expired");
+            if let Some(clerk) = &self.clerk {
+                clerk.note(Change::Remove(name)).await;
+            }
+        }
+    }
+
+    /// Counts, and takes off what is too much, where no consumer does.
+    async fn see_to_neglected(&self) {
+        let neglected = self.book().neglected();
+        for (number, filter) in neglected {
+            // What cannot be read is reported by the archive, and looked at again.
+            let _ = self.see_to(number, &filter).await;
+        }
+    }
+
+    async fn see_to(&self, number: u64, filter: &Arc<Filter>) -> Result<(), ReadError> {
+        loop {
+            let (place, before) = {
+                let book = self.book();
+                let queue = book.get(number).filter(|queue| queue.is_neglected(book.bounds()));
+                let Some(queue) = queue else { return Ok(()) };
+                (queue.place(), queue.before_next())
+            };
+            if let Before::Count(up_to) = before {
+                self.count_up(number, up_to, filter).await?;
+                continue;
+            }
+            let excerpt = self.read(number, place, filter).await?;
+            self.book().trim(number, &excerpt.events);
+            // What was counted is there to be found, unless it is damaged.
+            if excerpt.events.is_empty() && excerpt.place >= self.archive.end() {
+                return Ok(());
+            }
+            if let Some(queue) = self.book().get_mut(number).filter(|_| excerpt.events.is_empty()) {
+                queue.advance(excerpt.place);
+            }
+        }
+    }
+
+    /// Writes down all that is not yet, and lets the log free what nobody wants any more.
+    pub async fn save_all(&self) {
+        let unsaved = self.book().unsaved();
+        if !unsaved.is_empty() {
+            let is_saved = match &self.clerk {
+                Some(clerk) => clerk.note(Change::Keep(unsaved.clone())).await,
+                None => true,
+            };
+            if is_saved {
+                self.book().note_saved(unsaved);
+            }
+        }
+        let book = self.book();
+        self.is_any.store(!book.is_empty(), Ordering::SeqCst);
+        self.wanted_from.set(book.wanted_from());
+    }
+}
+
+/// A consumer that is not there yet.
+struct Admission<'a> {
+    queues: &'a Queues,
+    number: Option<u64>,
+}
+
+impl Admission<'_> {
+    fn keep(mut self) {
+        self.number = None;
+    }
+}
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.queues.release(number, None);
+        }
+    }
+}
