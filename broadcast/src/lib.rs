@@ -37,6 +37,7 @@ use crate::origins::Origins;
 use crate::outputs::{Outputs, queue};
 use crate::worker::{Limits, Shared, Worker};
 
+pub mod admission;
 pub mod archive;
 pub mod bell;
 pub mod catch_up;
@@ -62,6 +63,7 @@ pub mod outbox;
 pub mod outputs;
 pub mod pace;
 pub mod patience;
+pub mod places;
 pub mod publication;
 pub mod query;
 pub mod queues;

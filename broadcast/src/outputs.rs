@@ -12,13 +12,13 @@ use shared::address::Network;
 use shared::http::{client_address, is_refused, json};
 use shared::occupancy::Occupancy;
 
+use crate::admission::{Refusing, Shown};
 use crate::disconnect::Disconnect;
 use crate::origins::Origins;
-use crate::outputs::admission::{Refusing, Shown};
 use crate::outputs::events::page::PageError;
 use crate::outputs::events::{page, socket, sse};
 use crate::outputs::native::rules;
-use crate::outputs::places::Behind;
+use crate::places::Behind;
 use crate::publication::Format;
 use crate::query::{Query, QueryError, without_start};
 use crate::refusal::Refusal;
@@ -27,11 +27,9 @@ use crate::websocket::dialect::Begin;
 use crate::websocket::{self, CanUpgrade, formats};
 use crate::worker::Worker;
 
-pub mod admission;
 pub mod events;
 pub mod native;
 pub mod phoenix;
-pub mod places;
 pub mod queue;
 pub mod queues;
 pub mod tickets;

@@ -284,7 +284,7 @@ fn every_route_is_documented_and_every_documented_path_is_a_route() {
     let listen = include_str!("../../listen/src/inputs.rs");
     let routes = paths_in(listen, "const ROUTES: &[Route] = &[", "path: ");
     assert_eq!(routes, documented("listen"));
-    let broadcast = include_str!("../../broadcast/src/outputs/places.rs");
+    let broadcast = include_str!("../../broadcast/src/places.rs");
     let mut places = paths_in(broadcast, "const PLACES: &[(&str, Behind)] = &[", "\n    (");
     // Every path that nobody else has.
     places.insert("/".to_owned());

@@ -8,9 +8,9 @@ use shared::http::flushes;
 use shared::pattern::Pattern;
 use shared::principal::Principal;
 
+use crate::admission::Refusing;
 use crate::cursor::Cursor;
 use crate::outputs::Outputs;
-use crate::outputs::admission::Refusing;
 use crate::outputs::queue::headers::ExtraHeaders;
 use crate::outputs::queue::name::{NameError, NamePattern};
 use crate::outputs::queue::stream::{Carrying, Source, Stream};

@@ -9,13 +9,11 @@ use shared::http::json;
 use shared::json::push_string;
 use tokio::time::Instant;
 
+use crate::admission::Refusing;
 use crate::outputs::Outputs;
-use crate::outputs::admission::Refusing;
+use crate::places::queue_in;
 use crate::queues::queue::Listed;
 use crate::refusal::Refusal;
-
-/// Where one queue is.
-const PATH: &str = "/queues/";
 
 /// Lists all queues.
 pub async fn list(request: &HttpRequest, outputs: &Outputs) -> Result<HttpResponse, Refusal> {
@@ -55,17 +53,11 @@ pub async fn list(request: &HttpRequest, outputs: &Outputs) -> Result<HttpRespon
 /// Removes a queue. Its consumer, if there is one, is sent away.
 pub async fn remove(request: &HttpRequest, outputs: &Outputs) -> Result<HttpResponse, Refusal> {
     admit(request, outputs).await?;
-    let name = name_in(request.path()).and_then(decode).ok_or(Refusal::NotFound)?;
+    let name = queue_in(request.path()).and_then(decode).ok_or(Refusal::NotFound)?;
     if outputs.worker.shared.queues.remove(&name).await {
         return Ok(json(StatusCode::OK, "{\"code\":\"OK\"}"));
     }
     Err(Refusal::NotFound)
-}
-
-/// The name in the path of a queue, as it stands there. Its case counts.
-pub fn name_in(path: &str) -> Option<&str> {
-    let (start, name) = path.split_at_checked(PATH.len())?;
-    (start.eq_ignore_ascii_case(PATH) && !name.is_empty()).then_some(name)
 }
 
 /// Undoes percent-encoding (RFC 3986 §2.1); `None` where that gives no text.

@@ -6,8 +6,8 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse};
 use shared::http::json;
 
+use crate::admission::Refusing;
 use crate::outputs::Outputs;
-use crate::outputs::admission::Refusing;
 use crate::refusal::Refusal;
 
 /// Gives a ticket to whoever shows a credential.

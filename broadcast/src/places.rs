@@ -5,7 +5,6 @@ use actix_web::http::Method;
 use shared::documents;
 use shared::http::HEALTHY;
 
-use crate::outputs::queues;
 use crate::websocket;
 
 /// What is behind a path.
@@ -28,6 +27,9 @@ pub enum Behind {
     /// One of them, for an operator.
     QueueByName,
 }
+
+/// Where one queue is, for operators.
+const QUEUE: &str = "/queues/";
 
 /// The paths that are not the WebSocket's.
 const PLACES: &[(&str, Behind)] = &[
@@ -69,7 +71,7 @@ impl Behind {
         if let Some((_, behind)) = PLACES.iter().find(|(it, _)| it.eq_ignore_ascii_case(path)) {
             return *behind;
         }
-        if queues::name_in(path).is_some() {
+        if queue_in(path).is_some() {
             return Behind::QueueByName;
         }
         // At the root queues are whatever is no WebSocket, as eventsourced had it.
@@ -80,4 +82,10 @@ impl Behind {
         // Every path that nobody else has is the WebSocket's.
         if is_queue { Behind::Queue } else { Behind::WebSocket }
     }
+}
+
+/// The name in the path of a queue, as it stands there. Its case counts.
+pub fn queue_in(path: &str) -> Option<&str> {
+    let (start, name) = path.split_at_checked(QUEUE.len())?;
+    (start.eq_ignore_ascii_case(QUEUE) && !name.is_empty()).then_some(name)
 }
