@@ -99,8 +99,9 @@ const OURS: [&str; 10] = [
     "TOKENS_FILE",
 ];
 /// All others that the two processes have.
-const KNOWN: [&str; 40] = [
+const KNOWN: [&str; 43] = [
     "ALLOWED_ORIGINS",
+    "CHANNELS_ENABLE",
     "CORS_ALLOW_ORIGIN",
     "DRAIN_TIMEOUT",
     "DURABILITY",
@@ -120,6 +121,8 @@ const KNOWN: [&str; 40] = [
     "LOG_MAX_BYTES",
     "LOG_MAX_EVENTS",
     "MAX_BODY",
+    "MAX_CHANNELS",
+    "MAX_CHANNEL_CLIENTS",
     "MAX_FRAME_RATE",
     "MAX_MESSAGE",
     "MAX_PATTERNS",
@@ -207,6 +210,7 @@ mod tests {
             "listen/src/config.rs",
             "broadcast/src/config.rs",
             "broadcast/src/config/queues.rs",
+            "broadcast/src/config/channels.rs",
         ] {
             let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
             let source = fs::read_to_string(path).unwrap();

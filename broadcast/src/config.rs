@@ -8,9 +8,11 @@ use std::time::Duration;
 use clap::Parser;
 use shared::settings::{Common, List, parse_age, parse_duration, parse_list, parse_size};
 
+use crate::config::channels::Channels;
 use crate::config::queues::Queues;
 use crate::log::keeper::Durability;
 
+pub mod channels;
 pub mod queues;
 
 /// Gives events out to dashboards
@@ -93,6 +95,10 @@ pub struct Config {
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would become the help of the command")]
     pub queues: Queues,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would become the help of the command")]
+    pub channels: Channels,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would become the help of the command")]

@@ -27,6 +27,7 @@ use shared::{descriptors, http, process};
 use tokio::sync::mpsc;
 
 use crate::census::Census;
+use crate::channels::Channels;
 use crate::config::Config;
 use crate::intake::Intake;
 use crate::interest::Interest;
@@ -42,6 +43,7 @@ pub mod archive;
 pub mod bell;
 pub mod catch_up;
 pub mod census;
+pub mod channels;
 pub mod clerk;
 pub mod cloudevents;
 pub mod config;
@@ -155,6 +157,7 @@ struct Parts {
     common_metrics: Arc<Common>,
     origins: Origins,
     queue: Arc<queue::Rules>,
+    channels: Option<Arc<Channels>>,
     trusted_proxies: Arc<[Network]>,
 }
 
@@ -191,8 +194,16 @@ impl Parts {
         };
         Self {
             shared,
-            common_metrics: Arc::new(Common::register(registry, files, memory)),
+            common_metrics: Arc::new(Common::register(registry, files, Arc::clone(&memory))),
             origins: Origins { allowed: config.allowed_origins.0.as_slice().into() },
+            channels: config.channels.channels_enable.then(|| {
+                let bounds = channels::Bounds {
+                    channels_max: to_count(config.channels.max_channels.get()),
+                    clients_max: to_count(config.channels.max_channel_clients.get()),
+                    mailbox_bytes_max: config.outbox_bytes,
+                };
+                Channels::new(bounds, &memory)
+            }),
             queue: Arc::new(queue::Rules {
                 path: config.queues.queue_path.clone(),
                 pattern: config.queues.queue_pattern.clone(),
@@ -270,6 +281,8 @@ impl Parts {
                 worker: Rc::clone(&worker),
                 origins: parts.origins.clone(),
                 queue: Arc::clone(&parts.queue),
+                channels: parts.channels.clone(),
+                body_bytes_max: parts.config.common.max_body,
                 trusted_proxies: Arc::clone(&parts.trusted_proxies),
                 occupancy,
             });

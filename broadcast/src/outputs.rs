@@ -13,6 +13,7 @@ use shared::http::{client_address, is_refused, json};
 use shared::occupancy::Occupancy;
 
 use crate::admission::{Refusing, Shown};
+use crate::channels::Channels;
 use crate::disconnect::Disconnect;
 use crate::origins::Origins;
 use crate::outputs::events::page::PageError;
@@ -27,6 +28,7 @@ use crate::websocket::dialect::Begin;
 use crate::websocket::{self, CanUpgrade, formats};
 use crate::worker::Worker;
 
+pub mod channels;
 pub mod events;
 pub mod native;
 pub mod phoenix;
@@ -55,6 +57,10 @@ pub struct Outputs {
     pub origins: Origins,
     /// How queues are served.
     pub queue: Arc<queue::Rules>,
+    /// Pipely's channels, where they are enabled.
+    pub channels: Option<Arc<Channels>>,
+    /// The largest body.
+    pub body_bytes_max: usize,
     /// Proxies that are believed.
     pub trusted_proxies: Arc<[Network]>,
     /// The door's state.
@@ -67,7 +73,7 @@ pub async fn answer(
     payload: Payload,
     outputs: Data<Outputs>,
 ) -> HttpResponse {
-    let place = Behind::of(&request, &outputs.queue.path);
+    let place = Behind::of(&request, &outputs.queue.path, outputs.channels.is_some());
     let mut response = match route(place, &request, payload, &outputs).await {
         Ok(response) => response,
         Err(refusal) => outputs.refuse(refusal),
@@ -79,6 +85,9 @@ pub async fn answer(
         && let Some(origin) = &outputs.queue.allow_origin
     {
         queue::headers::share(origin, response.headers_mut());
+    }
+    if place.is_of_channels() {
+        channels::share(response.headers_mut());
     }
     // A 101 and a 426 name `upgrade` in Connection, as they must.
     let names_upgrade =
@@ -119,9 +128,19 @@ async fn route(
             // eventsourced's answer, whoever asks (WIRE §7).
             return Ok(HttpResponse::new(StatusCode::NO_CONTENT));
         }
+        if method == Method::OPTIONS && place.is_of_channels() {
+            return Ok(channels::preflight());
+        }
         if method == Method::OPTIONS && !place.is_socket() {
             return outputs.origins.preflight(request, place.methods());
         }
+    }
+    if let Some(open) = outputs.channels.as_ref().filter(|_| place.is_of_channels()) {
+        return match place {
+            _ if !place.takes(method) => Ok(channels::refuse_method(place.methods())),
+            Behind::Subscribe => channels::subscribe(request, outputs, open).await,
+            _ => Ok(channels::publish(request, payload, outputs, open).await),
+        };
     }
     if !place.takes(method) {
         return Err(Refusal::MethodNotAllowed(place.methods()));
@@ -134,7 +153,7 @@ async fn route(
         Behind::Queues => queues::list(request, outputs).await,
         Behind::QueueByName => queues::remove(request, outputs).await,
         Behind::Events => events(request, payload, outputs, is_upgrade).await,
-        Behind::WebSocket | Behind::Open(_) => {
+        Behind::WebSocket | Behind::Open(_) | Behind::Subscribe | Behind::Publish => {
             let (principal, claim) = outputs.shown(request).await?;
             // The 2018 service echoed whatever came first.
             let subprotocol = websocket::offered(request.headers()).next();

@@ -26,6 +26,10 @@ pub enum Behind {
     Queues,
     /// One of them, for an operator.
     QueueByName,
+    /// A client's stream of a channel.
+    Subscribe,
+    /// What is told to a channel.
+    Publish,
 }
 
 /// Where one queue is, for operators.
@@ -39,6 +43,8 @@ const PLACES: &[(&str, Behind)] = &[
     ("/events", Behind::Events),
     ("/tickets", Behind::Tickets),
     ("/queues", Behind::Queues),
+    ("/subscribe", Behind::Subscribe),
+    ("/publish", Behind::Publish),
     ("/socket/websocket", Behind::Phoenix),
 ];
 
@@ -58,17 +64,25 @@ impl Behind {
         match self {
             Self::Open(_) => "GET, HEAD",
             Self::WebSocket | Self::Phoenix | Self::Events | Self::Queues => "GET",
-            Self::Queue => "GET, OPTIONS",
+            Self::Queue | Self::Subscribe => "GET, OPTIONS",
+            Self::Publish => "POST, OPTIONS",
             Self::Tickets => "POST",
             Self::QueueByName => "DELETE",
         }
     }
 
-    /// What is behind the path of a request, where queues are at `queue_path`.
-    pub fn of(request: &HttpRequest, queue_path: &str) -> Self {
+    /// Whether it is one of Pipely's routes.
+    pub fn is_of_channels(self) -> bool {
+        matches!(self, Self::Subscribe | Self::Publish)
+    }
+
+    /// What is behind the path of a request, where queues are at `queue_path`, and channels where there
+    /// are any.
+    pub fn of(request: &HttpRequest, queue_path: &str, has_channels: bool) -> Self {
         let path = request.path();
         let path = path.strip_suffix('/').unwrap_or(path);
-        if let Some((_, behind)) = PLACES.iter().find(|(it, _)| it.eq_ignore_ascii_case(path)) {
+        let mut known = PLACES.iter().filter(|(_, it)| has_channels || !it.is_of_channels());
+        if let Some((_, behind)) = known.find(|(it, _)| it.eq_ignore_ascii_case(path)) {
             return *behind;
         }
         if queue_in(path).is_some() {

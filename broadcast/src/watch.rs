@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::disconnect::Disconnect;
 use crate::filter::Narrow;
-use crate::hub::SessionId;
+use crate::hub::{Hub, SessionId};
 use crate::outbox::Outbox;
 use crate::session::Session;
 use crate::worker::{Output, Worker};
@@ -32,7 +32,8 @@ struct Watcher {
     told: Notify,
     over: Notify,
     ended: Cell<Option<Disconnect>>,
-    session: RefCell<Session>,
+    /// None where whoever comes has no credential that could be judged.
+    session: RefCell<Option<Session>>,
 }
 
 impl Watch {
@@ -43,13 +44,27 @@ impl Watch {
         patterns: &[Pattern],
         narrow: &Narrow,
     ) -> Self {
-        let outbox = Rc::new(Outbox::new(1, &worker.shared.memory));
-        let (id, session) = worker.with_hub(|hub| {
-            let id = hub.enter_watcher(outbox);
+        Self::enter(worker, |id, hub| {
             let mut session = Session::new(id, principal);
             hub.narrow(id, narrow);
             session.subscribe(patterns.to_vec(), hub);
-            (id, session)
+            Some(session)
+        })
+    }
+
+    /// Waits for nothing but the end of all sessions.
+    pub fn stay(worker: &Rc<Worker>) -> Self {
+        Self::enter(worker, |_, _| None)
+    }
+
+    fn enter(
+        worker: &Rc<Worker>,
+        begin: impl FnOnce(SessionId, &mut Hub) -> Option<Session>,
+    ) -> Self {
+        let outbox = Rc::new(Outbox::new(1, &worker.shared.memory));
+        let (id, session) = worker.with_hub(|hub| {
+            let id = hub.enter_watcher(outbox);
+            (id, begin(id, hub))
         });
         let session = RefCell::new(session);
         let (told, over, ended) = (Notify::new(), Notify::new(), Cell::new(None));
@@ -89,7 +104,9 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let mut session = self.watcher.session.borrow_mut();
         self.worker.with_hub(|hub| {
-            session.unsubscribe_all(hub);
+            if let Some(session) = &mut *session {
+                session.unsubscribe_all(hub);
+            }
             hub.leave(self.id);
         });
         self.worker.leave(self.id, self.arrival);
@@ -110,7 +127,7 @@ impl Output for Watcher {
     }
 
     fn judge(&self, tokens: &Tokens, now: Timestamp) -> Option<Disconnect> {
-        self.session.borrow_mut().judge(tokens, now)
+        self.session.borrow_mut().as_mut()?.judge(tokens, now)
     }
 }
 

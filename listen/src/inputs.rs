@@ -22,8 +22,8 @@ use shared::occupancy::Occupancy;
 use shared::principal::Principal;
 use shared::publisher::{AdmitError, Identity, PublishError, Publisher};
 
-use crate::body::{self, Body, BodyError, Encoding};
 use crate::metrics::Metrics;
+use shared::body::{self, Body, BodyError, Encoding};
 
 pub mod cloudevents;
 pub mod event;

@@ -26,7 +26,6 @@ pub use crate::config::Config;
 use crate::inputs::Inputs;
 use crate::metrics::Metrics;
 
-pub mod body;
 pub mod config;
 pub mod inputs;
 pub mod metrics;

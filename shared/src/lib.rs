@@ -5,6 +5,7 @@
 pub mod address;
 pub mod admin;
 pub mod bearer;
+pub mod body;
 pub mod cloudevents;
 pub mod credentials;
 pub mod descriptors;

@@ -1,18 +1,18 @@
 //! Reads a request's body, bounded and unpacked.
 //!
-//! Used by every way in. Deadlines are the guard's business; here is the limit of size, which
+//! Used by every way in, in both processes. Deadlines are the guard's business; here is the limit of size, which
 //! counts what the body unpacks to, so that a small body cannot become a large one in memory.
 
 use std::io::Read as _;
 use std::sync::Arc;
 
+use crate::memory::{Held, Memory};
 use actix_web::HttpRequest;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, UPGRADE};
 use actix_web::web::Payload;
 use bytes::{Bytes, BytesMut};
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 use futures_util::StreamExt as _;
-use shared::memory::{Held, Memory};
 
 /// A whole body, on the account of memory until it is dropped.
 #[derive(Debug)]

@@ -1,0 +1,357 @@
+//! Pipely's channels (WIRE §6): made by their first client, with its password, and gone with their
+//! last. Nothing of them is kept, and no event of the log goes through them.
+//!
+//! Clients are on every worker, so a channel is a list of mailboxes behind one lock: whoever publishes
+//! puts the same bytes into each, in the same order for all.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use shared::credentials::Digest;
+use shared::json::{push_name, push_string};
+use shared::memory::{Held, Memory};
+
+use crate::event_stream::push_data;
+
+/// WIRE §6: so long is the id of a channel, in bytes.
+pub const CHANNEL_BYTES: usize = 12;
+/// WIRE §6: so long is the id of a client at least, in bytes.
+pub const CLIENT_BYTES_MIN: usize = 3;
+/// What a name or a password may have, in bytes.
+pub const TEXT_BYTES_MAX: usize = 255;
+/// WIRE §6: who tells the list of clients.
+const SERVER: &str = "server";
+
+/// The bounds of channels.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// The most channels.
+    pub channels_max: usize,
+    /// The most clients of one.
+    pub clients_max: usize,
+    /// What may wait for one client.
+    pub mailbox_bytes_max: usize,
+}
+
+/// All channels.
+#[derive(Debug)]
+pub struct Channels {
+    bounds: Bounds,
+    memory: Arc<Memory>,
+    open: Mutex<HashMap<String, Channel>>,
+}
+
+#[derive(Debug)]
+struct Channel {
+    password: Option<Digest>,
+    /// In the order in which they came.
+    clients: Vec<Client>,
+}
+
+#[derive(Debug)]
+struct Client {
+    id: String,
+    /// The same in lower case: no other may have it.
+    folded: String,
+    mailbox: Arc<Mailbox>,
+}
+
+/// Who wants to join a channel.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The channel.
+    pub channel: String,
+    /// Who it is.
+    pub client: String,
+    /// What is shown; nothing is as good as an empty one.
+    pub password: String,
+}
+
+/// What is published.
+#[derive(Debug)]
+pub struct Message<'a> {
+    /// Its kind.
+    pub kind: &'a str,
+    /// Who is said to have sent it.
+    pub origin: &'a str,
+    /// JSON, as it came.
+    pub payload: &'a str,
+}
+
+/// Why something cannot be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChannelError {
+    /// The channel's id has another length.
+    #[error("channel id must be twelve characters long")]
+    BadChannel,
+    /// The client's id is too short.
+    #[error("client id must not be shorter than three characters")]
+    BadClient,
+    /// The client's id is too long.
+    #[error("client id must not be longer than 255 characters")]
+    LongClient,
+    /// The password is too long.
+    #[error("channel password must not be longer than 255 characters")]
+    LongPassword,
+    /// Another client has that id.
+    #[error("client id already used in channel")]
+    TakenClient,
+    /// The password is another.
+    #[error("invalid channel password")]
+    WrongPassword,
+    /// There is no such channel.
+    #[error("channel with given id does not exist")]
+    NoChannel,
+    /// There are as many channels as there may be.
+    #[error("too many channels")]
+    TooManyChannels,
+    /// There are as many clients as there may be in this one.
+    #[error("too many clients in channel")]
+    TooManyClients,
+    /// The message has no kind.
+    #[error("invalid event type, must not be shorter than one character")]
+    BadType,
+    /// Who is said to have sent it has too short a name.
+    #[error("origin id must not be shorter than three characters")]
+    BadOrigin,
+}
+
+/// A client's place in its channel, until it is dropped.
+#[derive(Debug)]
+pub struct Membership {
+    channels: Arc<Channels>,
+    channel: String,
+    /// What waits for it.
+    pub mailbox: Arc<Mailbox>,
+}
+
+impl Channels {
+    /// No channels yet.
+    pub fn new(bounds: Bounds, memory: &Arc<Memory>) -> Arc<Self> {
+        Arc::new(Self { bounds, memory: Arc::clone(memory), open: Mutex::default() })
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<String, Channel>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many channels there are.
+    pub fn count(&self) -> usize {
+        self.open().len()
+    }
+
+    /// Lets a client into a channel, and makes the channel where there is none. It is told who is
+    /// there, and then all are told of it.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`] says why it cannot be let in.
+    pub fn join(self: &Arc<Self>, candidate: Candidate) -> Result<Membership, ChannelError> {
+        let Candidate { channel: id, client, password } = candidate;
+        check_channel(&id)?;
+        match client.len() {
+            ..CLIENT_BYTES_MIN => return Err(ChannelError::BadClient),
+            CLIENT_BYTES_MIN..=TEXT_BYTES_MAX => {}
+            _ => return Err(ChannelError::LongClient),
+        }
+        if password.len() > TEXT_BYTES_MAX {
+            return Err(ChannelError::LongPassword);
+        }
+        let mut open = self.open();
+        if !open.contains_key(&id) && open.len() >= self.bounds.channels_max {
+            return Err(ChannelError::TooManyChannels);
+        }
+        let made = || Channel {
+            password: (!password.is_empty()).then(|| Digest::of(&password)),
+            clients: Vec::new(),
+        };
+        let channel = open.entry(id.clone()).or_insert_with(made);
+        channel.admit(&password)?;
+        let folded = client.to_lowercase();
+        if channel.clients.iter().any(|other| other.folded == folded) {
+            return Err(ChannelError::TakenClient);
+        }
+        if channel.clients.len() >= self.bounds.clients_max {
+            return Err(ChannelError::TooManyClients);
+        }
+        let mailbox = Arc::new(Mailbox::new(self.bounds.mailbox_bytes_max));
+        let (id_of_client, to_client) = (client.clone(), Arc::clone(&mailbox));
+        channel.clients.push(Client { id: id_of_client, folded, mailbox: to_client });
+        let list = Message { kind: "CLIENT_LIST", origin: SERVER, payload: &channel.list() };
+        mailbox.put(&list.posted(&id, &self.memory));
+        let connect = Message { kind: "CONNECT", origin: &client, payload: "null" };
+        channel.tell_all(&connect.posted(&id, &self.memory));
+        Ok(Membership { channels: Arc::clone(self), channel: id, mailbox })
+    }
+
+    /// Tells a message to all clients of a channel.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`] says why not.
+    pub fn publish(
+        &self,
+        id: &str,
+        password: &str,
+        message: &Message<'_>,
+    ) -> Result<(), ChannelError> {
+        check_channel(id)?;
+        if message.kind.is_empty() {
+            return Err(ChannelError::BadType);
+        }
+        if message.origin.len() < CLIENT_BYTES_MIN {
+            return Err(ChannelError::BadOrigin);
+        }
+        // It is written before anybody has to wait for that.
+        let posted = message.posted(id, &self.memory);
+        let open = self.open();
+        let channel = open.get(id).ok_or(ChannelError::NoChannel)?;
+        channel.admit(password)?;
+        channel.tell_all(&posted);
+        Ok(())
+    }
+
+    fn leave(&self, id: &str, mailbox: &Arc<Mailbox>) {
+        let mut open = self.open();
+        let Some(channel) = open.get_mut(id) else { return };
+        let is_it = |client: &Client| Arc::ptr_eq(&client.mailbox, mailbox);
+        let Some(place) = channel.clients.iter().position(is_it) else { return };
+        let client = channel.clients.remove(place);
+        if channel.clients.is_empty() {
+            open.remove(id);
+            return;
+        }
+        let disconnect = Message { kind: "DISCONNECT", origin: &client.id, payload: "null" };
+        channel.tell_all(&disconnect.posted(id, &self.memory));
+    }
+}
+
+fn check_channel(id: &str) -> Result<(), ChannelError> {
+    if id.len() == CHANNEL_BYTES { Ok(()) } else { Err(ChannelError::BadChannel) }
+}
+
+impl Channel {
+    /// Passwords are compared as digests, in constant time.
+    fn admit(&self, password: &str) -> Result<(), ChannelError> {
+        let is_right =
+            self.password.as_ref().is_none_or(|digest| digest.matches(&Digest::of(password)));
+        if is_right { Ok(()) } else { Err(ChannelError::WrongPassword) }
+    }
+
+    /// The ids of its clients as JSON.
+    fn list(&self) -> String {
+        let mut list = vec![b'['];
+        for (index, client) in self.clients.iter().enumerate() {
+            if index > 0 {
+                list.push(b',');
+            }
+            push_string(&client.id, &mut list);
+        }
+        list.push(b']');
+        // All of it is text.
+        String::from_utf8(list).unwrap_or_default()
+    }
+
+    fn tell_all(&self, posted: &Arc<Posted>) {
+        for client in &self.clients {
+            client.mailbox.put(posted);
+        }
+    }
+}
+
+impl Message<'_> {
+    /// The message as the bytes of an event, for all clients of a channel.
+    fn posted(&self, channel: &str, memory: &Arc<Memory>) -> Arc<Posted> {
+        let mut text = b"{\"channel_id\":".to_vec();
+        push_string(channel, &mut text);
+        for (name, value) in [("type", self.kind), ("origin_id", self.origin)] {
+            push_name(name, &mut text);
+            push_string(value, &mut text);
+        }
+        push_name("payload", &mut text);
+        text.extend_from_slice(self.payload.as_bytes());
+        text.push(b'}');
+        let mut bytes = Vec::with_capacity(text.len() + 16);
+        push_data(&text, &mut bytes);
+        let held = memory.hold(bytes.len());
+        Arc::new(Posted { bytes: bytes.into(), held })
+    }
+}
+
+/// A message on its way, on the account of memory until the last client has it.
+#[derive(Debug)]
+struct Posted {
+    bytes: Bytes,
+    #[expect(dead_code, reason = "on the account of memory until it is dropped")]
+    held: Held,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.channels.leave(&self.channel, &self.mailbox);
+    }
+}
+
+/// What waits for one client. Bounded by bytes: who reads too slowly is let go, and the others are
+/// told that it has left.
+#[derive(Debug)]
+pub struct Mailbox {
+    waiting: Mutex<Waiting>,
+    bytes_max: usize,
+    waker: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    messages: VecDeque<Arc<Posted>>,
+    bytes: usize,
+    is_overflown: bool,
+}
+
+/// A client did not read what was sent to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the client reads too slowly")]
+pub struct TooSlow;
+
+impl Mailbox {
+    fn new(bytes_max: usize) -> Self {
+        Self { waiting: Mutex::default(), bytes_max, waker: AtomicWaker::new() }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, posted: &Arc<Posted>) {
+        let mut waiting = self.waiting();
+        let bytes = waiting.bytes + posted.bytes.len();
+        if waiting.is_overflown || (waiting.bytes > 0 && bytes > self.bytes_max) {
+            waiting.is_overflown = true;
+            waiting.messages.clear();
+        } else {
+            waiting.bytes = bytes;
+            waiting.messages.push_back(Arc::clone(posted));
+        }
+        drop(waiting);
+        self.waker.wake();
+    }
+
+    /// Takes the next message.
+    ///
+    /// # Errors
+    ///
+    /// [`TooSlow`]: some were thrown away, and the client must go.
+    pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Result<Bytes, TooSlow>> {
+        self.waker.register(cx.waker());
+        let mut waiting = self.waiting();
+        if waiting.is_overflown {
+            return Poll::Ready(Err(TooSlow));
+        }
+        let Some(posted) = waiting.messages.pop_front() else { return Poll::Pending };
+        waiting.bytes -= posted.bytes.len();
+        Poll::Ready(Ok(posted.bytes.clone()))
+    }
+}
