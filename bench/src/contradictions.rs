@@ -99,8 +99,10 @@ const OURS: [&str; 10] = [
     "TOKENS_FILE",
 ];
 /// All others that the two processes have.
-const KNOWN: [&str; 43] = [
+const KNOWN: [&str; 45] = [
     "ALLOWED_ORIGINS",
+    "AMQP_CA_FILE",
+    "AMQP_URLS",
     "CHANNELS_ENABLE",
     "CORS_ALLOW_ORIGIN",
     "DRAIN_TIMEOUT",
@@ -210,6 +212,7 @@ mod tests {
             "listen/src/config.rs",
             "broadcast/src/config.rs",
             "broadcast/src/config/queues.rs",
+            "shared/src/amqp/settings.rs",
             "broadcast/src/config/channels.rs",
         ] {
             let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));

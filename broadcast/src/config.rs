@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use shared::amqp::settings::Amqp;
 use shared::settings::{Common, List, parse_age, parse_duration, parse_list, parse_size};
 
 use crate::config::channels::Channels;
@@ -99,6 +100,10 @@ pub struct Config {
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would become the help of the command")]
     pub channels: Channels,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would become the help of the command")]
+    pub amqp: Amqp,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would become the help of the command")]

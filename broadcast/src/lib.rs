@@ -16,6 +16,7 @@ use actix_web::{App, web};
 use prometheus_client::registry::Registry;
 use shared::address::Network;
 use shared::admin::{Admin, Readiness};
+use shared::amqp::Node;
 use shared::failures::Failures;
 use shared::guard::Guard;
 use shared::memory::Memory;
@@ -26,9 +27,11 @@ use shared::server::{self, Server};
 use shared::{descriptors, http, process};
 use tokio::sync::mpsc;
 
+use crate::broker::Broker;
 use crate::census::Census;
 use crate::channels::Channels;
 use crate::config::Config;
+use crate::config::queues::Engine;
 use crate::intake::Intake;
 use crate::interest::Interest;
 use crate::log::keeper::{self, Opened};
@@ -41,6 +44,7 @@ use crate::worker::{Limits, Shared, Worker};
 pub mod admission;
 pub mod archive;
 pub mod bell;
+pub mod broker;
 pub mod catch_up;
 pub mod census;
 pub mod channels;
@@ -89,7 +93,8 @@ async fn serve(config: Config) -> Result<(), StartError> {
     let files = Files::follow(&config.common)?;
     let mut registry = shared::metrics::registry();
     let opened = Opened::open(&kept(&config))?;
-    let parts = Parts::new(config, &files, connections_max, &opened, &mut registry);
+    let broker = broker(&config)?;
+    let parts = Parts::new(config, &files, connections_max, &opened, &mut registry, broker);
     let config = &parts.config;
     let occupancy = Arc::new(OnceLock::new());
     let admin = parts.admin(registry, Arc::clone(&occupancy));
@@ -141,6 +146,17 @@ fn kept(config: &Config) -> keeper::Settings {
     }
 }
 
+/// The way to RabbitMQ, where queues are there.
+fn broker(config: &Config) -> Result<Option<Arc<Broker>>, StartError> {
+    if config.queues.queue_engine != Engine::Amqp {
+        return Ok(None);
+    }
+    let tls = config.amqp.tls()?;
+    let nodes = config.amqp.nodes()?;
+    let nodes = nodes.map(|url| Node::follow(url, Arc::clone(&tls))).collect();
+    Ok(Some(Broker::new(nodes, config.queues.queue_expires)))
+}
+
 /// Takes nothing in any more, gives out all that was acknowledged, and closes the sessions.
 async fn drain(server: Server, intake: Intake, patience: Duration) {
     let begun = tokio::time::Instant::now();
@@ -168,6 +184,7 @@ impl Parts {
         connections_max: usize,
         opened: &Opened,
         registry: &mut Registry,
+        broker: Option<Arc<Broker>>,
     ) -> Self {
         let memory = Memory::new(config.common.memory_limit);
         let to_count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
@@ -209,6 +226,7 @@ impl Parts {
                 pattern: config.queues.queue_pattern.clone(),
                 allow_origin: config.queues.cors_allow_origin.clone(),
                 headers: config.queues.queue_headers.clone(),
+                broker,
             }),
             trusted_proxies: config.common.trusted_proxies.0.as_slice().into(),
             config: Arc::new(config),
@@ -238,7 +256,9 @@ impl Parts {
 
     fn degraded(&self) -> Vec<String> {
         let health = self.shared.archive.health();
+        let broker = self.queue.broker.as_ref();
         let log = [
+            (broker.is_some_and(|it| it.connections() == 0), "broker away"),
             (health.is_failing.load(Ordering::Relaxed), "log not writable"),
             (health.is_damaged.load(Ordering::Relaxed), "log damaged"),
         ];

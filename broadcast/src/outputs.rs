@@ -254,11 +254,20 @@ impl From<PageError> for Refusal {
     fn from(error: PageError) -> Self {
         match error {
             PageError::Unreadable => Self::Unreadable,
-            PageError::Ended(Disconnect::TokenWithdrawn | Disconnect::TokenExpired) => {
+            PageError::Ended(disconnect) => disconnect.into(),
+        }
+    }
+}
+
+impl From<Disconnect> for Refusal {
+    /// The end of a session that has not been answered yet.
+    fn from(disconnect: Disconnect) -> Self {
+        match disconnect {
+            Disconnect::TokenWithdrawn | Disconnect::TokenExpired => {
                 Self::Unauthorized("UNAUTHENTICATED")
             }
-            PageError::Ended(Disconnect::Forbidden) => Self::Forbidden,
-            PageError::Ended(_) => Self::Restarting,
+            Disconnect::Forbidden => Self::Forbidden,
+            _ => Self::Restarting,
         }
     }
 }

@@ -59,9 +59,10 @@ pub struct PageRule {
 }
 
 /// What Server-Sent Events carry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Carried {
     /// The data of the event.
+    #[default]
     Data,
     /// The whole event as a CloudEvent.
     CloudEvent,

@@ -10,6 +10,9 @@ use actix_web::http::header::{
 };
 use shared::http::{refusal, retry_after};
 
+/// Where eventsourced says why there is no queue (WIRE §7).
+pub const STATUS_REASON: HeaderName = HeaderName::from_static("x-status-reason");
+
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -143,7 +146,7 @@ impl Refusal {
             }
             Self::Queue(fault) => {
                 let reason = HeaderValue::from_static(fault.reason());
-                headers.insert(HeaderName::from_static("x-status-reason"), reason);
+                headers.insert(STATUS_REASON, reason);
             }
             Self::TooManySessions | Self::Restarting | Self::Unreadable => {
                 return retry_after(response, Duration::from_secs(1));

@@ -52,6 +52,16 @@ impl Watch {
         })
     }
 
+    /// Waits for nothing but the end: of all sessions, or of what `patterns` was granted by.
+    pub fn judged(worker: &Rc<Worker>, principal: Arc<Principal>, patterns: Vec<Pattern>) -> Self {
+        Self::enter(worker, |id, hub| {
+            let mut session = Session::new(id, principal);
+            session.hold_back();
+            session.subscribe(patterns, hub);
+            Some(session)
+        })
+    }
+
     /// Waits for nothing but the end of all sessions.
     pub fn stay(worker: &Rc<Worker>) -> Self {
         Self::enter(worker, |_, _| None)

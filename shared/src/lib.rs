@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod admin;
+pub mod amqp;
 pub mod bearer;
 pub mod body;
 pub mod cloudevents;

@@ -17,6 +17,9 @@ pub fn init(format: LogFormat, filter: &str) {
     let mut builder = env_logger::Builder::new();
     // It tells of each event of a watched folder: with the log in there, each line would make another.
     builder.filter_module("notify", log::LevelFilter::Warn);
+    // lapin calls each lost connection an error of its own, and shows all that it sends.
+    builder.filter_module("lapin", log::LevelFilter::Off);
+    builder.filter_module("tracing", log::LevelFilter::Off);
     builder.parse_filters(filter);
     if format == LogFormat::Json {
         builder.format(write_json);

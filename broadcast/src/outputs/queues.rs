@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse};
 use percent_encoding::percent_decode_str;
+use shared::amqp::PATIENCE;
 use shared::http::json;
 use shared::json::push_string;
 use tokio::time::Instant;
 
 use crate::admission::Refusing;
+use crate::broker::BrokerError;
 use crate::outputs::Outputs;
 use crate::places::queue_in;
 use crate::queues::queue::Listed;
@@ -18,6 +20,9 @@ use crate::refusal::Refusal;
 /// Lists all queues.
 pub async fn list(request: &HttpRequest, outputs: &Outputs) -> Result<HttpResponse, Refusal> {
     admit(request, outputs).await?;
+    if let Some(broker) = &outputs.queue.broker {
+        return Ok(list_of(&broker.list()));
+    }
     let shared = &outputs.worker.shared;
     let (epoch, expires, now) = (&shared.archive.epoch, shared.queues.expires(), Instant::now());
     let mut body = b"{\"queues\":[".to_vec();
@@ -50,11 +55,31 @@ pub async fn list(request: &HttpRequest, outputs: &Outputs) -> Result<HttpRespon
     Ok(json(StatusCode::OK, body))
 }
 
+/// Lists those queues of the broker that are consumed here: it tells nobody of the others.
+fn list_of(names: &[String]) -> HttpResponse {
+    let mut body = b"{\"queues\":[".to_vec();
+    for (index, name) in names.iter().enumerate() {
+        body.extend_from_slice(if index == 0 { b"{\"name\":" } else { b",{\"name\":" });
+        push_string(name, &mut body);
+        body.extend_from_slice(b",\"consumers\":1}");
+    }
+    body.extend_from_slice(b"]}");
+    json(StatusCode::OK, body)
+}
+
 /// Removes a queue. Its consumer, if there is one, is sent away.
 pub async fn remove(request: &HttpRequest, outputs: &Outputs) -> Result<HttpResponse, Refusal> {
     admit(request, outputs).await?;
     let name = queue_in(request.path()).and_then(decode).ok_or(Refusal::NotFound)?;
-    if outputs.worker.shared.queues.remove(&name).await {
+    let is_removed = match &outputs.queue.broker {
+        None => outputs.worker.shared.queues.remove(&name).await,
+        Some(broker) => match tokio::time::timeout(PATIENCE, broker.remove(&name)).await {
+            Ok(Ok(())) => true,
+            Ok(Err(BrokerError::NotFound)) => false,
+            Ok(Err(_)) | Err(_) => return Err(Refusal::Unreadable),
+        },
+    };
+    if is_removed {
         return Ok(json(StatusCode::OK, "{\"code\":\"OK\"}"));
     }
     Err(Refusal::NotFound)

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_http::ConnectionType;
@@ -16,8 +17,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use shared::event::Data;
 use shared::guard::flushes::Flushes;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::broker;
 use crate::census::Place;
 use crate::cloudevents::{self, Extension, GAP};
 use crate::disconnect::Disconnect;
@@ -25,20 +28,25 @@ use crate::event_stream::{COMMENT, COMMENT_EVERY, add_headers, push_data};
 use crate::outputs::queue::headers::ExtraHeaders;
 use crate::publication::Placed;
 use crate::query::Carried;
-use crate::queues::consumer::{Consumer, Delivery};
+use crate::queues::consumer::{self, Consumer, Delivery};
 use crate::tickets::Hold;
+use crate::watch::Watch;
 
 /// WIRE §7: what a stream begins with.
 const BANNER: &[u8] = b": SSE stream\n\n";
+/// What stands before a message that may have been given before.
+const REDELIVERED: &[u8] = b": redelivered\n";
 
 /// What messages come from.
 pub(in crate::outputs) enum Source {
     /// A queue in the log.
     Log(Consumer),
+    /// A queue in RabbitMQ, and the session of who consumes it.
+    Broker(Box<broker::consumer::Consumer>, Rc<Watch>),
 }
 
 /// How messages are written.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(in crate::outputs) struct Carrying {
     /// What of an event.
     pub(in crate::outputs) carried: Carried,
@@ -101,37 +109,106 @@ impl Stream {
     }
 }
 
-/// Takes messages and writes them until there is a reason to end. Arms: the source has no more; the
-/// session has ended; the consumer is to look whether it may stay.
+/// Takes messages and writes them until there is a reason to end. Arms: the session has ended; the
+/// consumer has to go; the source has no more.
 async fn deliver(source: Source, carrying: Carrying, pipe: Rc<Pipe>, hold: Option<Hold>) {
-    let Source::Log(consumer) = source;
-    let (watch, tenure) = (consumer.watch(), consumer.tenure());
+    let watch = source.watch();
+    let tenure = source.tenure();
     let is_superseded = || hold.as_ref().is_some_and(Hold::is_superseded);
     tokio::select! {
         biased;
         _ = watch.end() => {}
         () = tenure.end(is_superseded) => {}
-        _ = pass_on(consumer, carrying, &pipe) => {}
+        _ = pass_on(source, carrying, &pipe) => {}
     }
 }
 
-async fn pass_on(consumer: Consumer, carrying: Carrying, pipe: &Pipe) -> Result<(), Disconnect> {
-    let mut writing = Writing { consumer, pipe, moment: None };
+async fn pass_on(source: Source, carrying: Carrying, pipe: &Pipe) -> Result<(), Disconnect> {
+    let mut writing = Writing { source, pipe, moment: None };
     loop {
-        let delivery = writing.consumer.next().await?;
         let mut frame = Vec::new();
-        push(&delivery, carrying, &mut frame);
+        writing.source.next(carrying, &mut frame).await?;
         let moment = pipe.write(&frame);
         writing.moment = Some(moment);
         pipe.flushes.pass(moment).await;
         writing.moment = None;
-        writing.consumer.acknowledge().await;
+        writing.source.acknowledge().await?;
     }
 }
 
-/// A consumer whose message may be on its way to the client.
+/// How long a consumer may stay.
+enum Tenure {
+    Log(consumer::Tenure),
+    Broker(Arc<Notify>),
+}
+
+impl Tenure {
+    /// Waits until it has to go.
+    async fn end(&self, is_taken_over: impl Fn() -> bool) {
+        match self {
+            Self::Log(tenure) => tenure.end(is_taken_over).await,
+            Self::Broker(look) => {
+                while !is_taken_over() {
+                    look.notified().await;
+                }
+            }
+        }
+    }
+}
+
+impl Source {
+    fn watch(&self) -> Rc<Watch> {
+        match self {
+            Self::Log(consumer) => consumer.watch(),
+            Self::Broker(_, watch) => Rc::clone(watch),
+        }
+    }
+
+    fn tenure(&self) -> Tenure {
+        match self {
+            Self::Log(consumer) => Tenure::Log(consumer.tenure()),
+            Self::Broker(consumer, _) => Tenure::Broker(consumer.look()),
+        }
+    }
+
+    /// Appends the next message.
+    async fn next(&mut self, carrying: Carrying, out: &mut Vec<u8>) -> Result<(), Disconnect> {
+        match self {
+            Self::Log(consumer) => push(&consumer.next().await?, carrying, out),
+            Self::Broker(consumer, _) => {
+                let message = consumer.next().await?;
+                if message.is_redelivered {
+                    out.extend_from_slice(REDELIVERED);
+                }
+                push_text(&message.body, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// What was taken last is written to the client.
+    async fn acknowledge(&mut self) -> Result<(), Disconnect> {
+        match self {
+            Self::Log(consumer) => consumer.acknowledge().await,
+            Self::Broker(consumer, _) => consumer.acknowledge().await?,
+        }
+        Ok(())
+    }
+
+    /// The same, without waiting.
+    fn settle(&mut self) {
+        match self {
+            Self::Log(consumer) => {
+                consumer.settle();
+            }
+            Self::Broker(consumer, _) => consumer.settle(),
+        }
+    }
+}
+
+/// A source whose message may be on its way to the client.
 struct Writing<'a> {
-    consumer: Consumer,
+    source: Source,
     pipe: &'a Pipe,
     moment: Option<u64>,
 }
@@ -140,7 +217,7 @@ impl Drop for Writing<'_> {
     /// A client that leaves as soon as it has its message must not get it again.
     fn drop(&mut self) {
         if self.moment.is_some_and(|moment| self.pipe.flushes.has_passed(moment)) {
-            self.consumer.settle();
+            self.source.settle();
         }
     }
 }
@@ -157,7 +234,7 @@ fn push(delivery: &Delivery, carrying: Carrying, out: &mut Vec<u8>) {
         Delivery::Event { is_redelivered, cursor, event } => (*is_redelivered, cursor, event),
     };
     if is_redelivered {
-        out.extend_from_slice(b": redelivered\n");
+        out.extend_from_slice(REDELIVERED);
     }
     if carrying.has_ids {
         out.extend_from_slice(format!("id: {cursor}\n").as_bytes());
