@@ -99,9 +99,10 @@ const OURS: [&str; 10] = [
     "TOKENS_FILE",
 ];
 /// All others that the two processes have.
-const KNOWN: [&str; 45] = [
+const KNOWN: [&str; 46] = [
     "ALLOWED_ORIGINS",
     "AMQP_CA_FILE",
+    "AMQP_CONSUME",
     "AMQP_URLS",
     "CHANNELS_ENABLE",
     "CORS_ALLOW_ORIGIN",

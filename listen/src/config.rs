@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Parser;
-use shared::settings::{Common, Rate, parse_duration};
+use shared::amqp::settings::Amqp;
+use shared::settings::{Common, List, Rate, parse_duration, parse_list};
+
+use crate::inputs::amqp::QueueName;
 
 /// Takes events in from trusted back ends
 #[derive(Debug, Clone, Parser)]
@@ -30,6 +33,14 @@ pub struct Config {
     /// Requests of one token: `off`, or a number a second
     #[arg(long, env = "RATE_LIMIT", value_name = "RATE", default_value = "off")]
     pub rate_limit: Rate,
+
+    /// Queues of RabbitMQ whose messages are fired
+    #[arg(long, env = "AMQP_CONSUME", value_name = "QUEUE,…", default_value = "", value_parser = parse_list::<QueueName>)]
+    pub amqp_consume: List<QueueName>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would become the help of the command")]
+    pub amqp: Amqp,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would become the help of the command")]

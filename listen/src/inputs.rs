@@ -25,6 +25,7 @@ use shared::publisher::{AdmitError, Identity, PublishError, Publisher};
 use crate::metrics::Metrics;
 use shared::body::{self, Body, BodyError, Encoding};
 
+pub mod amqp;
 pub mod cloudevents;
 pub mod event;
 

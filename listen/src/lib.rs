@@ -12,6 +12,7 @@ use actix_web::{App, web};
 use prometheus_client::registry::Registry;
 use shared::address::Network;
 use shared::admin::{Admin, Readiness};
+use shared::amqp::Node;
 use shared::failures::Failures;
 use shared::link::sender::{self, LinkState, Sender};
 use shared::memory::Memory;
@@ -21,9 +22,12 @@ use shared::process::{Files, StartError, catch_signals, until_stopped};
 use shared::publisher::{Publisher, Rates};
 use shared::server::{self, Server};
 use shared::{descriptors, http, process};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 pub use crate::config::Config;
 use crate::inputs::Inputs;
+use crate::inputs::amqp::{self, Consuming};
 use crate::metrics::Metrics;
 
 pub mod config;
@@ -48,7 +52,8 @@ async fn serve(config: Config) -> Result<(), StartError> {
     let connections_max = descriptors::raise();
     let files = Files::follow(&config.common)?;
     let mut registry = shared::metrics::registry();
-    let parts = Parts::new(config, &files, &mut registry);
+    let nodes = nodes(&config)?;
+    let parts = Parts::new(config, &files, &mut registry, nodes.clone());
     let config = &parts.config;
     let occupancy = Arc::new(OnceLock::new());
     let admin = parts.admin(registry, Arc::clone(&occupancy));
@@ -70,10 +75,38 @@ async fn serve(config: Config) -> Result<(), StartError> {
     })?;
     let _ = occupancy.set(Arc::clone(server.occupancy()));
     log::info!(address:% = server.address(), admin:% = admin.address(); "listen is open");
+    let queues = parts.consume(nodes);
     until_stopped(signals, &files).await;
+    queues.stop(FINISH_TIMEOUT.min(config.common.drain_timeout)).await;
     server.drain(FINISH_TIMEOUT.min(config.common.drain_timeout)).await;
     log::info!("listen has stopped");
     Ok(())
+}
+
+/// Connections to RabbitMQ, where its queues are consumed.
+fn nodes(config: &Config) -> Result<Vec<Node>, StartError> {
+    if config.amqp_consume.0.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tls = config.amqp.tls()?;
+    Ok(config.amqp.nodes()?.map(|url| Node::follow(url, Arc::clone(&tls))).collect())
+}
+
+/// Queues of RabbitMQ that are being consumed.
+struct Queues {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Queues {
+    /// Takes nothing more, and waits for what is under way.
+    async fn stop(mut self, patience: Duration) {
+        self.stop.send_replace(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(patience, ended).await.is_err() {
+            log::warn!("messages that are under way will be delivered again");
+        }
+    }
 }
 
 /// What the workers share.
@@ -88,10 +121,12 @@ struct Parts {
     metrics: Arc<Metrics>,
     common_metrics: Arc<Common>,
     trusted_proxies: Arc<[Network]>,
+    /// Connections to RabbitMQ, where its queues are consumed.
+    nodes: Vec<Node>,
 }
 
 impl Parts {
-    fn new(config: Config, files: &Files, registry: &mut Registry) -> Self {
+    fn new(config: Config, files: &Files, registry: &mut Registry, nodes: Vec<Node>) -> Self {
         let memory = Memory::new(config.common.memory_limit);
         let link: Arc<LinkState> = Arc::default();
         Self {
@@ -103,6 +138,7 @@ impl Parts {
             trusted_proxies: config.common.trusted_proxies.0.as_slice().into(),
             memory,
             link,
+            nodes,
             config: Arc::new(config),
         }
     }
@@ -128,8 +164,44 @@ impl Parts {
             None => Readiness::NotReady("starting"),
             Some(occupancy) if occupancy.is_draining() => Readiness::NotReady("draining"),
             Some(_) if self.link.connected() == 0 => Readiness::NotReady("no link to broadcast"),
-            Some(_) => Readiness::Ready(self.common_metrics.degraded()),
+            Some(_) => {
+                let is_away =
+                    !self.nodes.is_empty() && self.nodes.iter().all(|it| it.live().is_none());
+                let broker = is_away.then(|| "broker away".to_owned());
+                Readiness::Ready(self.common_metrics.degraded().into_iter().chain(broker).collect())
+            }
         }
+    }
+
+    /// Begins to fire what is in queues of RabbitMQ, if some were named.
+    fn consume(&self, nodes: Vec<Node>) -> Queues {
+        let (stop, stopping) = watch::channel(false);
+        let named = self.config.amqp_consume.0.clone();
+        if named.is_empty() {
+            return Queues { stop, tasks: JoinSet::new() };
+        }
+        let consuming = Rc::new(Consuming {
+            nodes,
+            publisher: Publisher::new(Arc::clone(&self.files.tokens), None, self.sender()),
+            metrics: Arc::clone(&self.metrics),
+            body_bytes_max: self.config.common.max_body,
+        });
+        let mut tasks = JoinSet::new();
+        for queue in named {
+            tasks.spawn_local(amqp::consume(Rc::clone(&consuming), queue, stopping.clone()));
+        }
+        Queues { stop, tasks }
+    }
+
+    /// A link to broadcast, for this thread.
+    fn sender(&self) -> Sender {
+        let settings = sender::Settings {
+            address: self.config.common.link.clone(),
+            uids: self.config.common.link_uids.0.clone(),
+            publish_timeout: self.config.publish_timeout,
+            body_bytes_max: self.config.common.max_body,
+        };
+        Sender::start(settings, Arc::clone(&self.memory), Arc::clone(&self.link))
     }
 
     async fn open(&self, settings: server::Settings) -> io::Result<Server> {
@@ -161,15 +233,12 @@ impl Parts {
     }
 
     fn inputs_of(&self, worker: usize, occupancy: Arc<Occupancy>) -> Inputs {
-        let settings = sender::Settings {
-            address: self.config.common.link.clone(),
-            uids: self.config.common.link_uids.0.clone(),
-            publish_timeout: self.config.publish_timeout,
-            body_bytes_max: self.config.common.max_body,
-        };
-        let sender = Sender::start(settings, Arc::clone(&self.memory), Arc::clone(&self.link));
         Inputs {
-            publisher: Publisher::new(Arc::clone(&self.files.tokens), self.rates.clone(), sender),
+            publisher: Publisher::new(
+                Arc::clone(&self.files.tokens),
+                self.rates.clone(),
+                self.sender(),
+            ),
             publish_timeout: self.config.publish_timeout,
             rate: self.config.rate_limit.0,
             body_bytes_max: self.config.common.max_body,

@@ -14,6 +14,8 @@ use shared::metrics::Label;
 pub struct Metrics {
     accepted: Family<Label, Counter>,
     refused: Family<Label, Counter>,
+    consumed: Family<Label, Counter>,
+    rejected: Family<Label, Counter>,
     /// Workers that have their link.
     pub links_up: Gauge,
 }
@@ -31,6 +33,16 @@ impl Metrics {
             "requests_refused",
             "Requests that were refused, by code",
             metrics.refused.clone(),
+        );
+        registry.register(
+            "amqp_messages_fired",
+            "Messages of queues of RabbitMQ that were fired and acknowledged",
+            metrics.consumed.clone(),
+        );
+        registry.register(
+            "amqp_messages_rejected",
+            "Messages of queues of RabbitMQ that are no events, and were rejected",
+            metrics.rejected.clone(),
         );
         registry.register(
             "links_up",
@@ -53,5 +65,16 @@ impl Metrics {
     /// Counts a refusal.
     pub fn refuse(&self, code: &str) {
         self.refused.get_or_create(&Label("code", code.to_owned())).inc();
+    }
+
+    /// Counts messages of a queue that were fired.
+    pub fn consumed(&self, queue: &str, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.consumed.get_or_create(&Label("queue", queue.to_owned())).inc_by(count);
+    }
+
+    /// Counts a message of a queue that is no event.
+    pub fn rejected(&self, queue: &str) {
+        self.rejected.get_or_create(&Label("queue", queue.to_owned())).inc();
     }
 }

@@ -169,7 +169,7 @@ impl Approved {
 }
 
 /// WIRE §0: a native event's id is a UUIDv7 made at the door.
-fn make_id() -> ByteString {
+pub fn make_id() -> ByteString {
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     ByteString::from(&*Uuid::now_v7().as_hyphenated().encode_lower(&mut text))
 }

@@ -172,8 +172,17 @@ impl Reading {
     /// # Errors
     ///
     /// [`Faults`], by attribute.
-    pub fn finish(mut self, data: Option<Data>) -> Result<Draft, Faults> {
-        for name in ["specversion", "id", "source", "type"] {
+    pub fn finish(self, data: Option<Data>) -> Result<Draft, Faults> {
+        self.finish_with(&["specversion", "id", "source", "type"], data)
+    }
+
+    /// The same, where only these attributes have to be there: what else an event needs is given to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Faults`], by attribute.
+    pub fn finish_with(mut self, needed: &[&str], data: Option<Data>) -> Result<Draft, Faults> {
+        for name in needed {
             if !self.has(name) {
                 self.fault(name, "is missing");
             }
