@@ -247,6 +247,9 @@ impl Parts {
             metrics.sessions.set(to_gauge(census.sessions()));
             metrics.newcomers.set(to_gauge(census.newcomers()));
             metrics.outbox_bytes.set(to_gauge(memory.held()));
+            if let Some(broker) = &scraped.queue.broker {
+                metrics.amqp_connections.set(to_gauge(broker.connections()));
+            }
             outputs::FORMATS.iter().for_each(|format| metrics.refresh_encoded(format));
             if let Some(occupancy) = seen.get() {
                 scraped.common_metrics.refresh(occupancy);

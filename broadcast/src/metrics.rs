@@ -38,6 +38,8 @@ pub struct Metrics {
     /// Sessions that ended by a panic.
     pub panics: Counter,
     queues: Gauge,
+    /// Connections to RabbitMQ.
+    pub amqp_connections: Gauge,
     queue_dropped: Counter,
     slow_consumers: Counter,
     delivered: Family<Label, Counter>,
@@ -94,7 +96,9 @@ impl Metrics {
         add("sessions", "Sessions that are open", metrics.sessions.clone());
         add("sessions_unauthenticated", "Sessions without credential", metrics.newcomers.clone());
         add("outbox_bytes", "Bytes that wait for clients", metrics.outbox_bytes.clone());
-        add("queues", "Durable queues", metrics.queues.clone());
+        add("queues", "Durable queues in the log", metrics.queues.clone());
+        let connections = metrics.amqp_connections.clone();
+        add("amqp_connections", "Connections to RabbitMQ, for its queues", connections);
         let commits = metrics.commit_seconds.0.clone();
         registry.register("log_commit_seconds", "Time to keep one batch", commits);
         Arc::new(metrics)

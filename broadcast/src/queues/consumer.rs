@@ -133,6 +133,7 @@ impl Consumer {
                     match offer {
                         Offer::Skip | Offer::Drop => {}
                         Offer::Give { is_redelivered } => {
+                            self.watch.count_delivery();
                             let bytes = queue::bytes(&event);
                             self.given = Some(Given::Event { offset, bytes });
                             let cursor = self.queues.archive.epoch.at(offset);
