@@ -46,14 +46,19 @@ pub(crate) struct Delete {
 
 #[derive(Debug, Args)]
 struct Door {
-    /// Where broadcast is
+    /// Where broadcast is; FANFARE_URL where neither is given, else http://127.0.0.1:8081
+    #[arg(long, env = "FANFARE_WATCH_URL", value_name = "URL")]
+    url: Option<Endpoint>,
+
+    /// One address for both doors, as a proxy in front of them gives
     #[arg(
         long,
-        env = "FANFARE_WATCH_URL",
+        env = "FANFARE_URL",
         value_name = "URL",
+        hide = true,
         default_value = "http://127.0.0.1:8081"
     )]
-    url: Endpoint,
+    common_url: Endpoint,
 
     #[command(flatten)]
     caller: Caller,
@@ -104,7 +109,7 @@ impl Door {
         path: &str,
         method: impl Fn(&Agent, &str) -> RequestBuilder<WithoutBody>,
     ) -> anyhow::Result<Answer> {
-        let url = self.url.http_url(path);
+        let url = self.url.as_ref().unwrap_or(&self.common_url).http_url(path);
         let mut request = method(&agent(&self.caller)?, &url);
         if let Some(authorization) = self.caller.authorization() {
             request = request.header("authorization", authorization);
@@ -228,13 +233,13 @@ mod tests {
              "consumers":0,"expires_in":"1800s"}]}"#;
         let read: Queues = serde_json::from_str(answer).unwrap();
         let shown = table(&read.queues);
-        let lines: Vec<_> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
         let due: [Vec<&str>; 3] = [
             vec!["NAME", "EVENTS", "BYTES", "DROPPED", "CONSUMERS", "EXPIRES", "TYPES"],
             vec!["wall\u{fffd}[1m", "12", "3456", "0", "1", "never", "a.>,b"],
             vec!["b", "0", "0", "7", "0", "1800s", ">"],
         ];
-        assert_eq!(lines, due);
+        let words = |line| str::split_whitespace(line).collect::<Vec<_>>();
+        assert_eq!(shown.lines().map(words).collect::<Vec<_>>(), due);
         let starts = shown.lines().map(|line| {
             let last = line.rsplit(' ').next().unwrap();
             line.chars().count() - last.chars().count()
