@@ -233,11 +233,10 @@ async fn a_new_log_is_a_gap_for_every_queue_once() {
     fire_numbers(&gateway, "a", 5..8).await;
     let mut stream = QueueStream::open(&gateway.broadcast, "id=q").await;
     assert!(stream.message().await.starts_with("event: gateway.gap\n"));
-    assert_eq!(stream.messages(2).await, numbered(5..7));
+    assert_eq!(stream.messages(3).await, numbered(5..8));
     drop(stream);
     wait_for_listing(&gateway.broadcast, "q", &[("consumers", 0)]).await;
     let mut stream = QueueStream::open(&gateway.broadcast, "id=q").await;
-    while stream.message().await != data("7") {}
     fire_numbers(&gateway, "a", 8..9).await;
     assert_eq!(stream.message().await, data("8"));
     drop(stream);
@@ -249,7 +248,10 @@ async fn a_new_log_is_a_gap_for_every_queue_once() {
         wait_for_listing(&gateway.broadcast, "q", &[("events", 2)]).await;
     }
     let mut stream = QueueStream::open(&gateway.broadcast, "id=q").await;
-    assert_eq!(stream.messages(2).await, numbered(9..11));
+    // Killed before it was written that the consumer has left, it may have given the next one.
+    let first = stream.message().await;
+    assert_eq!(first.trim_start_matches(": redelivered\n"), data("9"));
+    assert_eq!(stream.message().await, data("10"));
 }
 
 #[tokio::test]

@@ -92,14 +92,18 @@ impl QueueStream {
         }
     }
 
-    /// The next message, without comments that only keep the stream alive.
+    /// The next message, without comments that only keep the stream alive: these must not make the
+    /// wait for it any longer.
     pub async fn message(&mut self) -> String {
-        loop {
-            let block = self.block().await.expect("the stream has ended");
-            if block != ":\n\n" {
-                return block;
+        let next = async {
+            loop {
+                let block = self.block().await.expect("the stream has ended");
+                if block != ":\n\n" {
+                    return block;
+                }
             }
-        }
+        };
+        tokio::time::timeout(PATIENCE, next).await.expect("no message came")
     }
 
     /// So many messages.

@@ -197,8 +197,7 @@ async fn options_are_204_and_other_methods_405() {
     let gateway = Gateway::open();
     // Whoever asks, and whatever for.
     for target in ["/queue", "/queue?id=q", "/Queue/"] {
-        let (head, _) =
-            Wire::exchange(&gateway.broadcast, request("OPTIONS", target, "")).await;
+        let (head, _) = Wire::exchange(&gateway.broadcast, request("OPTIONS", target, "")).await;
         assert_eq!((status(&head), header_of(&head, "allow")), (204, None), "{head}");
     }
     for method in ["HEAD", "POST", "PUT", "DELETE", "PATCH"] {
@@ -292,8 +291,7 @@ async fn queues_are_where_the_setting_says() {
         }
         assert_eq!(listed(&gateway.broadcast).await.len(), targets.len());
         // WebSockets are where they were.
-        let mut subscriber =
-            crate::client::Subscriber::subscribe(&gateway.broadcast, &["a"]).await;
+        let mut subscriber = crate::client::Subscriber::subscribe(&gateway.broadcast, &["a"]).await;
         fire(&gateway, "a", "1").await;
         assert_eq!(subscriber.hear().await, crate::client::event("a", "1"));
         let elsewhere = get("/healthz").send().await.unwrap();

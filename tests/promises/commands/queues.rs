@@ -73,7 +73,8 @@ fn whoever_may_not_administer_is_told_so() {
             assert!(!err.contains(token), "{err}");
         }
     }
-    let nobody = run(&mut fanfare(&gateway.house, &["queue", "list", "--url", "http://127.0.0.1:1"]));
+    let nobody =
+        run(&mut fanfare(&gateway.house, &["queue", "list", "--url", "http://127.0.0.1:1"]));
     assert_eq!(nobody.0, 1);
     assert!(nobody.2.contains("refused"), "{}", nobody.2);
     // What answers there is no broadcast.

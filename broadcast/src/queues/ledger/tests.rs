@@ -57,7 +57,10 @@ async fn what_changes_is_written_with_its_epoch_and_what_is_gone_stays_away() {
     let changes = vec![
         make(record(7, "a", 1)),
         make(record(8, "b", 2)),
-        Change::Keep(vec![moved.clone(), record(8, "b", 3), record(9, "never made", 1)], epoch("x")),
+        Change::Keep(
+            vec![moved.clone(), record(8, "b", 3), record(9, "never made", 1)],
+            epoch("x"),
+        ),
         Change::Remove(8),
         Change::Keep(vec![record(8, "b", 4)], epoch("x")),
     ];

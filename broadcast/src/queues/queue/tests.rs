@@ -172,7 +172,10 @@ fn a_mark_survives_a_step_back() {
 fn what_was_freed_is_a_gap_and_the_rest_is_counted_anew() {
     let mut queue = filled(5);
     queue.lose(3, 5);
-    assert_eq!((queue.place(), queue.before_next(), waiting(&queue)), (3, Before::Count(5), (0, 0)));
+    assert_eq!(
+        (queue.place(), queue.before_next(), waiting(&queue)),
+        (3, Before::Count(5), (0, 0))
+    );
     queue.note_counted(3, 5, 2, 20);
     assert_eq!((queue.before_next(), waiting(&queue)), (Before::Gap, (2, 20)));
     // Of what is behind its place nothing was lost.
