@@ -313,9 +313,16 @@ pub fn of_pages() -> Vec<Call> {
             let asked = Call::new("broadcast", "OPTIONS", path).with(page);
             calls.push(asked.answered(status, says));
         }
-        let method = if path == "/events" { "GET" } else { "POST" };
-        for (page, status, says) in [(GOOD_PAGE, 200, ""), (BAD_PAGE, 403, "FORBIDDEN")] {
-            let done = Call::new("broadcast", method, path).with(page).with(ALL);
+    }
+    for (method, target, status) in [
+        ("GET", "/events", 200),
+        ("POST", "/tickets", 200),
+        ("GET", "/queue?id=q", 200),
+        ("GET", "/queues", 200),
+        ("DELETE", "/queues/{name}", 404),
+    ] {
+        for (page, status, says) in [(GOOD_PAGE, status, ""), (BAD_PAGE, 403, "FORBIDDEN")] {
+            let done = Call::new("broadcast", method, target).with(page).with(ALL);
             calls.push(done.answered(status, says));
         }
     }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::client::{answer, code, fire, post};
-use crate::gateway::{Gateway, House, TOKEN};
+use crate::gateway::{Gateway, House, Process, TOKEN};
 use crate::queue_stream::{
     INVALID, MISSING, QueueStream, TAKEN, ask, ask_plainly, data, listed, make, refusal,
     wait_for_listing,
@@ -327,4 +327,14 @@ async fn queues_are_listed_with_what_waits_in_them() {
     assert!((3000..=3600).contains(&left), "{left}");
     assert!(crate::history::Cursor::parse(first["cursor"].as_str().unwrap()).is_some());
     gateway.broadcast.wait_for_metric("fanfare_queues", 2.0).await;
+}
+
+#[test]
+fn a_path_of_queues_that_is_taken_stops_the_process() {
+    for path in ["/events", "/Tickets/", "/queues", "/queues/x", "/socket/websocket", "queue"] {
+        let house = House::new().set("QUEUE_PATH", path);
+        let (ended, log) = Process::try_start("broadcast", &house.settings).err().unwrap();
+        assert_eq!(ended.code(), Some(78), "{path}");
+        assert!(log.contains("QUEUE_PATH") || log.contains("--queue-path"), "{log}");
+    }
 }
