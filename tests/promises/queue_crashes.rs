@@ -276,6 +276,10 @@ async fn a_list_of_queues_that_is_damaged_stops_the_start_and_says_where() {
     assert!(tokio::task::spawn_blocking(move || broadcast.stop()).await.unwrap().success());
     drop(listen);
     let path = house.folder.path().join("data/queues.sqlite");
+    // From what was not in the file yet all of it could be made again.
+    for beside in ["-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{beside}", path.display()));
+    }
     fs::write(&path, "this is no database".repeat(500)).unwrap();
     let refused = crate::gateway::Process::try_start("broadcast", &house.settings);
     let (ended, log) = refused.err().expect("it does not start");
