@@ -191,6 +191,11 @@ async fn the_examples_of_server_sent_events_do_what_is_shown() {
 }
 
 #[tokio::test]
+async fn the_examples_of_durable_queues_do_what_is_shown() {
+    assert!(play("queues.md").await >= 6);
+}
+
+#[tokio::test]
 async fn the_examples_of_phoenix_do_what_is_shown() {
     assert!(play("phoenix.md").await >= 4);
 }
@@ -219,5 +224,5 @@ fn every_page_is_played_and_stands_in_the_index() {
             count += 1;
         }
     }
-    assert_eq!(count, 6);
+    assert_eq!(count, 7);
 }

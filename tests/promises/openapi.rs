@@ -12,6 +12,7 @@ use crate::event_stream::{EventStream, ticket};
 use crate::gateway::{Gateway, House, Process, TOKEN};
 use crate::openapi_book::{Answer, Book, Operation, ask};
 use crate::openapi_calls::{self as calls, Call};
+use crate::queue_stream::{QueueStream, ask_plainly};
 use crate::specification::{ASYNCAPI, OPENAPI};
 use crate::wire::{Wire, header_of, status, upgrade_request};
 
@@ -49,6 +50,25 @@ async fn play_common(book: &mut Book) {
     let head = "Accept: text/event-stream\r\n";
     let gone = Call { target, status: 204, ..Call::get("broadcast", "/events").with(head) };
     book.play(&gateway.broadcast, &gone).await;
+}
+
+/// One queue with a consumer, where there can be no other.
+async fn play_queues(book: &mut Book) {
+    let gateway = calls::house().set("MAX_QUEUES", 1).set("QUEUE_PATTERN", "${query:id}").open();
+    let broadcast = &gateway.broadcast;
+    // The name that stands in the document's path, so that this can be asked for as it is.
+    let held = QueueStream::open(broadcast, "id={name}").await;
+    for call in calls::queues() {
+        book.play(broadcast, &call).await;
+    }
+    assert_eq!(held.ended().await, Vec::<String>::new());
+    let ticket = ticket(broadcast, calls::READER).await;
+    let query = format!("id=q&ticket={ticket}");
+    let stream = QueueStream::of(ask_plainly(broadcast, &query)).await;
+    gateway.house.write_tokens(&format!("{TOKEN} name=all\n# nobody else\n"));
+    stream.ended().await;
+    let gone = Call { status: 204, ..Call::get("broadcast", &format!("/queue?{query}")) };
+    book.play(broadcast, &gone).await;
 }
 
 async fn play_origins(book: &mut Book) {
@@ -191,6 +211,7 @@ async fn play_slow_bodies(book: &mut Book) {
 async fn every_documented_answer_is_given_as_documented() {
     let mut book = Book::open();
     play_common(&mut book).await;
+    play_queues(&mut book).await;
     play_origins(&mut book).await;
     play_without_broadcast(&mut book).await;
     play_without_receipts(&mut book).await;
@@ -288,6 +309,8 @@ fn every_route_is_documented_and_every_documented_path_is_a_route() {
     let mut places = paths_in(broadcast, "const PLACES: &[(&str, Behind)] = &[", "\n    (");
     // Every path that nobody else has.
     places.insert("/".to_owned());
+    // Where a setting says, and below the list.
+    places.extend(["/queue", "/queues/{name}"].map(str::to_owned));
     assert_eq!(places, documented("broadcast"));
     let admin = include_str!("../../shared/src/admin.rs");
     for path in documented("admin") {

@@ -214,6 +214,52 @@ fn events_out() -> Vec<Call> {
     calls
 }
 
+/// What is answered of queues, where `{name}` is one that has a consumer, and no other may be made.
+pub fn queues() -> Vec<Call> {
+    let (list, one) = ("/queues", "/queues/{name}");
+    let mut calls = rows(
+        "broadcast",
+        "GET",
+        &[
+            (list, &[ALL], "", 200, r#""consumers":1"#),
+            ("/queue?id={name}", &[ALL], "", 503, "MAX_CONSUMERS_EXCEEDED"),
+            ("/queue?id=other", &[ALL], "", 503, "TOO_MANY_QUEUES"),
+            ("/queue", &[ALL], "", 503, "PARAMETER_MISSING"),
+            ("/queue?id=amq.x", &[ALL], "", 503, "INVALID_QUEUE_NAME"),
+            ("/queue?id=q&type=", &[ALL], "", 400, "INVALID_EVENTS"),
+            ("/queue?id=q&type=a&type=b&type=c", &[ALL], "", 400, "TOO_MANY_EVENTS"),
+            ("/queue?id=q&format=x", &[ALL], "", 400, "INVALID_REQUEST"),
+            ("/queue?id=q&cursor=true", &[ALL, "Last-Event-ID: x\r\n"], "", 400, "INVALID_RESUME"),
+            ("/queue?id=q", &[], "", 401, "UNAUTHENTICATED"),
+            ("/queue?id=q", &[BEARER], "", 401, "AUTH_UNRECOGNIZED_SCHEME"),
+            ("/queue?id=q&type=secret", &[FEW], "", 403, "FORBIDDEN"),
+        ],
+    );
+    for (method, path) in [("GET", list), ("DELETE", one)] {
+        calls.extend(rows(
+            "broadcast",
+            method,
+            &[
+                (path, &[TWO], "", 400, "INVALID_REQUEST"),
+                (path, &[], "", 401, "UNAUTHENTICATED"),
+                (path, &[BEARER], "", 401, "AUTH_UNRECOGNIZED_SCHEME"),
+                (path, &[FEW], "", 403, "FORBIDDEN"),
+            ],
+        ));
+    }
+    let deleted = [(one, &[ALL][..], "", 200, "OK"), (one, &[ALL], "", 404, "NOT_FOUND")];
+    calls.extend(rows("broadcast", "DELETE", &deleted));
+    for path in [list, one] {
+        let refused = (path, &[GOOD_PAGE][..], "", 405, "METHOD_NOT_ALLOWED");
+        calls.extend(rows("broadcast", "OPTIONS", &[refused]));
+    }
+    calls.extend(rows("broadcast", "OPTIONS", &[("/queue", &[], "", 204, "")]));
+    calls.extend(rows("broadcast", "GET", &[("/queue?id={name}", &[FEW], "", 200, "")]));
+    // It goes as soon as it is known that its consumer has.
+    calls.extend(rows("broadcast", "DELETE", &[(one, &[ALL], "", 200, "OK")]));
+    calls
+}
+
 fn sockets() -> Vec<Call> {
     let mut calls = Vec::new();
     for path in ["/", "/socket/websocket"] {
@@ -262,14 +308,21 @@ fn open_doors() -> Vec<Call> {
 /// What web pages are answered, where a list says which may come.
 pub fn of_pages() -> Vec<Call> {
     let mut calls = Vec::new();
-    for path in ["/events", "/tickets"] {
+    for path in ["/events", "/tickets", "/queue", "/queues", "/queues/{name}"] {
         for (page, status, says) in [(GOOD_PAGE, 204, ""), (BAD_PAGE, 403, "FORBIDDEN")] {
             let asked = Call::new("broadcast", "OPTIONS", path).with(page);
             calls.push(asked.answered(status, says));
         }
-        let method = if path == "/events" { "GET" } else { "POST" };
-        for (page, status, says) in [(GOOD_PAGE, 200, ""), (BAD_PAGE, 403, "FORBIDDEN")] {
-            let done = Call::new("broadcast", method, path).with(page).with(ALL);
+    }
+    for (method, target, status) in [
+        ("GET", "/events", 200),
+        ("POST", "/tickets", 200),
+        ("GET", "/queue?id=q", 200),
+        ("GET", "/queues", 200),
+        ("DELETE", "/queues/{name}", 404),
+    ] {
+        for (page, status, says) in [(GOOD_PAGE, status, ""), (BAD_PAGE, 403, "FORBIDDEN")] {
+            let done = Call::new("broadcast", method, target).with(page).with(ALL);
             calls.push(done.answered(status, says));
         }
     }

@@ -225,7 +225,11 @@ impl Drop for Writing<'_> {
 /// Appends a message.
 fn push(delivery: &Delivery, carrying: Carrying, out: &mut Vec<u8>) {
     let (is_redelivered, cursor, event) = match delivery {
-        Delivery::Gap { earliest } => {
+        Delivery::Gap { place, earliest } => {
+            // What follows is behind this: a client that says so has heard of the gap.
+            if carrying.has_ids {
+                out.extend_from_slice(format!("id: {place}\n").as_bytes());
+            }
             out.extend_from_slice(format!("event: {GAP}\n").as_bytes());
             let mut gap = Vec::new();
             cloudevents::push_gap(&earliest.to_string(), &mut gap);
