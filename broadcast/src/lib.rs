@@ -229,6 +229,8 @@ impl Parts {
             metrics.sessions.set(to_gauge(census.sessions()));
             metrics.newcomers.set(to_gauge(census.newcomers()));
             metrics.outbox_bytes.set(to_gauge(memory.held()));
+            let open = scraped.channels.as_ref();
+            metrics.channels.set(to_gauge(open.map_or(0, |channels| channels.count())));
             outputs::FORMATS.iter().for_each(|format| metrics.refresh_encoded(format));
             if let Some(occupancy) = seen.get() {
                 scraped.common_metrics.refresh(occupancy);
