@@ -120,3 +120,49 @@ async fn a_browsers_event_source_hears_a_channel_and_comes_back_after_a_restart(
     broadcast.wait_for_metric("fanfare_channels", 0.0).await;
     browser.close().await;
 }
+
+/// What the example shows: its state, and its lines.
+async fn expect_shown(browser: &Browser, state: &str, lines: &[&str]) {
+    let script = "return [document.querySelector('#state').textContent,
+                          [...document.querySelectorAll('li')].map(item => item.textContent)];";
+    until(state, async || (browser.run(script).await == json!([state, lines])).then_some(())).await;
+}
+
+async fn say(browser: &Browser, text: &str) {
+    let script = "document.querySelector('#say input').value = TEXT;
+                  document.querySelector('#say').requestSubmit();";
+    browser.run(&script.replace("TEXT", &json!(text).to_string())).await;
+}
+
+#[tokio::test]
+async fn two_pages_of_the_example_talk_with_each_other_and_come_back_after_a_restart() {
+    let doors = Doors::choose();
+    let house = doors.house().set("CHANNELS_ENABLE", "true");
+    let broadcast = house.broadcast();
+    let page = concat!("file://", env!("CARGO_MANIFEST_DIR"), "/../examples/channels.html");
+    let url = |name: &str, password: &str| {
+        let to = broadcast.url();
+        format!("{page}#url={to}&channel={CHANNEL}&password={password}&name={name}")
+    };
+    let alice = Browser::open(&url("alice", "secret")).await;
+    expect_shown(&alice, "here: alice", &[]).await;
+    let bob = Browser::open(&url("bob", "secret")).await;
+    expect_shown(&bob, "here: alice, bob", &[]).await;
+    say(&alice, "hello <b>").await;
+    expect_shown(&bob, "here: alice, bob", &["alice: hello <b>"]).await;
+    expect_shown(&alice, "here: alice, bob", &["bob has come", "alice: hello <b>"]).await;
+    let stranger = Browser::open(&url("carol", "wrong")).await;
+    expect_shown(&stranger, "refused: another password, or no room", &[]).await;
+    stranger.close().await;
+    bob.close().await;
+    let lines = ["bob has come", "alice: hello <b>", "bob has gone"];
+    expect_shown(&alice, "here: alice", &lines).await;
+    let _broadcast = broadcast.restart(Signal::KILL, &house.settings).await;
+    until("an answer that somebody hears", async || {
+        say(&alice, "again").await;
+        let script = "return document.querySelector('#events').lastChild.textContent;";
+        (alice.run(script).await == "alice: again").then_some(())
+    })
+    .await;
+    alice.close().await;
+}
