@@ -54,7 +54,7 @@ struct Channel {
 #[derive(Debug)]
 struct Client {
     id: String,
-    /// The same in lower case: no other may have it.
+    /// The same whatever its case: no other may have it.
     folded: String,
     mailbox: Arc<Mailbox>,
 }
@@ -170,7 +170,7 @@ impl Channels {
         };
         let channel = open.entry(id.clone()).or_insert_with(made);
         channel.admit(&password)?;
-        let folded = client.to_lowercase();
+        let folded = fold(&client);
         if channel.clients.iter().any(|other| other.folded == folded) {
             return Err(ChannelError::TakenClient);
         }
@@ -178,12 +178,14 @@ impl Channels {
             return Err(ChannelError::TooManyClients);
         }
         let mailbox = Arc::new(Mailbox::new(self.bounds.mailbox_bytes_max));
-        let (id_of_client, to_client) = (client.clone(), Arc::clone(&mailbox));
+        let connect = Message { kind: "CONNECT", origin: &client, payload: "null" };
+        let connect = connect.written(&id);
+        channel.tell_all(&Posted::of(connect.clone(), &self.memory));
+        let (id_of_client, to_client) = (client, Arc::clone(&mailbox));
         channel.clients.push(Client { id: id_of_client, folded, mailbox: to_client });
         let list = Message { kind: "CLIENT_LIST", origin: SERVER, payload: &channel.list() };
-        mailbox.put(&list.posted(&id, &self.memory));
-        let connect = Message { kind: "CONNECT", origin: &client, payload: "null" };
-        channel.tell_all(&connect.posted(&id, &self.memory));
+        // Both at once: what is alone always has room, however long the list is.
+        mailbox.put(&Posted::of([list.written(&id), connect].concat(), &self.memory));
         Ok(Membership { channels: Arc::clone(self), channel: id, mailbox })
     }
 
@@ -206,7 +208,7 @@ impl Channels {
             return Err(ChannelError::BadOrigin);
         }
         // It is written before anybody has to wait for that.
-        let posted = message.posted(id, &self.memory);
+        let posted = Posted::of(message.written(id), &self.memory);
         let open = self.open();
         let channel = open.get(id).ok_or(ChannelError::NoChannel)?;
         channel.admit(password)?;
@@ -225,12 +227,19 @@ impl Channels {
             return;
         }
         let disconnect = Message { kind: "DISCONNECT", origin: &client.id, payload: "null" };
-        channel.tell_all(&disconnect.posted(id, &self.memory));
+        channel.tell_all(&Posted::of(disconnect.written(id), &self.memory));
     }
 }
 
 fn check_channel(id: &str) -> Result<(), ChannelError> {
     if id.len() == CHANNEL_BYTES { Ok(()) } else { Err(ChannelError::BadChannel) }
+}
+
+/// A name without its case. Letter by letter, and up as well as down: some letters have two forms in
+/// lower case, such as the Greek sigma, and which one it is may depend on its neighbours.
+fn fold(name: &str) -> String {
+    let upper = name.chars().flat_map(char::to_lowercase).flat_map(char::to_uppercase);
+    upper.flat_map(char::to_lowercase).collect()
 }
 
 impl Channel {
@@ -263,8 +272,8 @@ impl Channel {
 }
 
 impl Message<'_> {
-    /// The message as the bytes of an event, for all clients of a channel.
-    fn posted(&self, channel: &str, memory: &Arc<Memory>) -> Arc<Posted> {
+    /// The message as the bytes of an event.
+    fn written(&self, channel: &str) -> Vec<u8> {
         let mut text = b"{\"channel_id\":".to_vec();
         push_string(channel, &mut text);
         for (name, value) in [("type", self.kind), ("origin_id", self.origin)] {
@@ -276,8 +285,7 @@ impl Message<'_> {
         text.push(b'}');
         let mut bytes = Vec::with_capacity(text.len() + 16);
         push_data(&text, &mut bytes);
-        let held = memory.hold(bytes.len());
-        Arc::new(Posted { bytes: bytes.into(), held })
+        bytes
     }
 }
 
@@ -287,6 +295,14 @@ struct Posted {
     bytes: Bytes,
     #[expect(dead_code, reason = "on the account of memory until it is dropped")]
     held: Held,
+}
+
+impl Posted {
+    /// One for all clients of a channel.
+    fn of(bytes: Vec<u8>, memory: &Arc<Memory>) -> Arc<Self> {
+        let held = memory.hold(bytes.len());
+        Arc::new(Self { bytes: bytes.into(), held })
+    }
 }
 
 impl Drop for Membership {
@@ -339,6 +355,11 @@ impl Mailbox {
         self.waker.wake();
     }
 
+    /// Whether some were thrown away.
+    pub fn is_overflown(&self) -> bool {
+        self.waiting().is_overflown
+    }
+
     /// Takes the next message.
     ///
     /// # Errors
@@ -355,3 +376,6 @@ impl Mailbox {
         Poll::Ready(Ok(posted.bytes.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests;

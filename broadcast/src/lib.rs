@@ -250,6 +250,8 @@ impl Parts {
             if let Some(broker) = &scraped.queue.broker {
                 metrics.amqp_connections.set(to_gauge(broker.connections()));
             }
+            let open = scraped.channels.as_ref();
+            metrics.channels.set(to_gauge(open.map_or(0, |channels| channels.count())));
             outputs::FORMATS.iter().for_each(|format| metrics.refresh_encoded(format));
             if let Some(occupancy) = seen.get() {
                 scraped.common_metrics.refresh(occupancy);

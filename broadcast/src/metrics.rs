@@ -37,6 +37,8 @@ pub struct Metrics {
     pub log_bytes: Gauge,
     /// Sessions that ended by a panic.
     pub panics: Counter,
+    /// Pipely's channels.
+    pub channels: Gauge,
     queues: Gauge,
     /// Connections to RabbitMQ.
     pub amqp_connections: Gauge,
@@ -99,6 +101,7 @@ impl Metrics {
         add("queues", "Durable queues in the log", metrics.queues.clone());
         let connections = metrics.amqp_connections.clone();
         add("amqp_connections", "Connections to RabbitMQ, for its queues", connections);
+        add("channels", "Channels that somebody has joined", metrics.channels.clone());
         let commits = metrics.commit_seconds.0.clone();
         registry.register("log_commit_seconds", "Time to keep one batch", commits);
         Arc::new(metrics)

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::event_stream::{EventStream, get};
 use crate::gateway::{Gateway, House, TOKEN};
+use crate::pipely;
 use crate::queue_stream::{BANNER, QueueStream, ask, wait_for_listing};
 use crate::recorder::{Recorded, Recorder, Way, read_to};
 
@@ -155,11 +156,21 @@ async fn play_sse(recorder: &Recorder, gateway: &Gateway) {
         fire_all_kinds(gateway).await;
         for _ in 0..4 {
             let is_event = |block: &crate::event_stream::Block| block.event.as_deref() == Some("a");
-            read_to(recorder, &mut stream, is_event).await;
+            read_to(recorder, "sse", &mut stream, is_event).await;
         }
     }
     let mut quiet = EventStream::open(&gateway.broadcast, "type=never").await;
-    read_to(recorder, &mut quiet, |block| block.comments > 0).await;
+    read_to(recorder, "sse", &mut quiet, |block| block.comments > 0).await;
+}
+
+/// The other streams are played meanwhile, so that nobody waits twice for a comment.
+async fn play_channels(recorder: &Recorder, gateway: &Gateway) {
+    let broadcast = &gateway.broadcast;
+    let mut alice = pipely::join(broadcast, "alice", "").await;
+    drop(pipely::join(broadcast, "bob", "").await);
+    pipely::tell(broadcast, "", pipely::message("t", "xyz", "[1,\n2]")).await;
+    play_sse(recorder, gateway).await;
+    read_to(recorder, "pipely", &mut alice, |block| block.comments > 0).await;
 }
 
 /// A block of a queue as the document writes it: its fields as members.
@@ -255,15 +266,16 @@ async fn play_phoenix(recorder: &Recorder, gateway: &Gateway, version: u8) {
 
 #[tokio::test]
 async fn every_message_is_documented_and_every_documented_message_comes() {
-    let gateway = House::new().with_tokens(&tokens()).open();
+    let house = House::new().with_tokens(&tokens()).set("CHANNELS_ENABLE", "true");
+    let gateway = house.open();
     let recorder = Recorder::new();
     play_expiring(&recorder, &gateway).await;
     fire_all_kinds(&gateway).await;
     play_native(&recorder, &gateway).await;
     play_agent(&recorder, &gateway).await;
     play_cloudevents(&recorder, &gateway).await;
-    play_sse(&recorder, &gateway).await;
     play_queue(&recorder, &gateway).await;
+    play_channels(&recorder, &gateway).await;
     play_phoenix(&recorder, &gateway, 1).await;
     play_phoenix(&recorder, &gateway, 2).await;
     assert_eq!(recorder.missing(), []);
@@ -283,6 +295,8 @@ fn a_message_that_is_not_documented_is_not_taken() {
         ("sse", Way::Sent, json!({"event": "a", "data": "1"})),
         ("queue", Way::Sent, json!({"comment": "other", "data": "1"})),
         ("queue", Way::Sent, json!({"id": "k-1", "event": "a", "data": "1"})),
+        ("pipely", Way::Sent, json!({"data": "{}"})),
+        ("pipely", Way::Sent, json!({"event": "t", "data": "{\"channel_id\":\"a\"}"})),
         ("phoenixV1", Way::Sent, json!([null, null, "source:/s", "a", {}])),
         ("phoenixV2", Way::Sent, json!([null, null, "source:/s", "phx_new", {}])),
     ] {

@@ -155,6 +155,7 @@ fn gateway() -> Gateway {
     let secret = house.folder.path().join("jwt.secret");
     fs::write(&secret, SECRET).unwrap();
     let house = house.set("JWT_SECRET_FILE", secret.display()).set("JWT_REQUIRE_EXP", "false");
+    let house = house.set("CHANNELS_ENABLE", "true");
     house.set("JWT_DEFAULT_PUBLISH", ">").set("JWT_DEFAULT_SUBSCRIBE", ">").open()
 }
 
@@ -208,6 +209,11 @@ async fn the_examples_of_the_eventual_agent_do_what_is_shown() {
 #[tokio::test]
 async fn the_examples_of_signed_tokens_do_what_is_shown() {
     assert!(play("signed-tokens.md").await >= 4);
+}
+
+#[tokio::test]
+async fn the_examples_of_channels_do_what_is_shown() {
+    assert!(play("channels.md").await >= 2);
 }
 
 /// A page that nobody plays could say anything.

@@ -12,6 +12,7 @@ use crate::event_stream::{EventStream, ticket};
 use crate::gateway::{Gateway, House, Process, TOKEN};
 use crate::openapi_book::{Answer, Book, Operation, ask};
 use crate::openapi_calls::{self as calls, Call};
+use crate::pipely;
 use crate::queue_stream::{QueueStream, ask_plainly};
 use crate::specification::{ASYNCAPI, OPENAPI};
 use crate::wire::{Wire, header_of, status, upgrade_request};
@@ -36,6 +37,7 @@ fn plain(method: &str, path: &str) -> String {
 
 async fn play_common(book: &mut Book) {
     let gateway = calls::house().set("MAX_BODY", "4KiB").open();
+    let _alice = pipely::join(&gateway.broadcast, "alice", "secret").await;
     for call in calls::common() {
         for process in door(&gateway, call.service) {
             book.play(process, &call).await;
@@ -198,7 +200,8 @@ async fn play_slow_bodies(book: &mut Book) {
     let gateway = calls::house().open();
     let requests = calls::without_bodies();
     let tries = requests.iter().map(async |call| {
-        (call, ask(&gateway.listen, call.service, call.method, &call.head).await)
+        let process = door(&gateway, call.service)[0];
+        (call, ask(process, call.service, call.method, &call.head).await)
     });
     for (call, answer) in join_all(tries).await {
         assert_eq!(status(&answer.head), 408);
@@ -246,7 +249,7 @@ async fn every_other_method_and_path_is_answered_as_documented() {
     const METHODS: [&str; 9] =
         ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"];
     let book = Book::open();
-    let gateway = Gateway::open();
+    let gateway = calls::house().open();
     let mut walked = 0;
     let paths = book.document["paths"].as_object().unwrap();
     let nothing = json!({});

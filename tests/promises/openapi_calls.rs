@@ -28,6 +28,10 @@ const GZIP: &str = "Content-Encoding: gzip\r\n";
 const BROTLI: &str = "Content-Encoding: br\r\n";
 const GOOD_PAGE: &str = "Origin: https://good.example\r\n";
 const BAD_PAGE: &str = "Origin: https://bad.example\r\n";
+const SECRET: &str = "Authorization: Password secret\r\n";
+
+/// Pipely's routes.
+const CHANNELS: [&str; 2] = ["/subscribe", "/publish"];
 
 const NATIVE: &str = r#"{"event":"a","data":{"id":7}}"#;
 const EVENT: &str = r#"{"specversion":"1.0","id":"1","source":"/s","type":"a","data":1,"x":true}"#;
@@ -88,7 +92,7 @@ pub fn house() -> House {
         "{TOKEN} name=all\n{READER} name=reader publish=none subscribe=a\n\
          0123456789abcdef-part name=part publish=a\n"
     );
-    House::new().with_tokens(&tokens).set("MAX_PATTERNS", 2)
+    House::new().with_tokens(&tokens).set("MAX_PATTERNS", 2).set("CHANNELS_ENABLE", "true")
 }
 
 /// What any gateway answers.
@@ -97,6 +101,7 @@ pub fn common() -> Vec<Call> {
     calls.extend(events_out());
     calls.extend(sockets());
     calls.extend(open_doors());
+    calls.extend(channels());
     calls
 }
 
@@ -289,6 +294,43 @@ fn sockets() -> Vec<Call> {
     calls
 }
 
+/// Pipely's channels: in one of them is alice, and its password is `secret`.
+fn channels() -> Vec<Call> {
+    let ask = "/subscribe?channelId=abcdefghijkl&clientId=bob&password=";
+    let right = &(ask.to_owned() + "secret");
+    let mut calls = rows(
+        "broadcast",
+        "GET",
+        &[
+            (right, &[], "", 200, ""),
+            ("/subscribe", &[], "", 400, "channel id"),
+            (right, &[UPGRADE], "", 400, "INVALID_REQUEST"),
+            (ask, &[], "", 401, "invalid channel password"),
+        ],
+    );
+    let body = r#"{"channel_id":"abcdefghijkl","type":"t","origin_id":"bob","payload":[1]}"#;
+    let other = &body.replace("abcdefghijkl", "mnopqrstuvwx");
+    let big = &body.replace("[1]", &format!("\"{}\"", "x".repeat(5_000)));
+    let one = "/publish";
+    calls.extend(rows(
+        "broadcast",
+        "POST",
+        &[
+            (one, &[SECRET], body, 200, ""),
+            (one, &[SECRET], "{", 400, "not a valid JSON"),
+            (one, &[SECRET, UPGRADE], body, 400, "INVALID_REQUEST"),
+            (one, &[], body, 401, "invalid channel password"),
+            (one, &[SECRET], other, 404, "does not exist"),
+            (one, &[SECRET], big, 413, "too large"),
+            (one, &[SECRET, BROTLI], body, 415, "encoding"),
+        ],
+    ));
+    for path in CHANNELS {
+        calls.push(Call::new("broadcast", "OPTIONS", path).answered(204, ""));
+    }
+    calls
+}
+
 /// What everybody is told, and operators.
 fn open_doors() -> Vec<Call> {
     let mut calls = Vec::new();
@@ -324,6 +366,16 @@ pub fn of_pages() -> Vec<Call> {
         for (page, status, says) in [(GOOD_PAGE, status, ""), (BAD_PAGE, 403, "FORBIDDEN")] {
             let done = Call::new("broadcast", method, target).with(page).with(ALL);
             calls.push(done.answered(status, says));
+        }
+    }
+    for (method, path) in [("GET", CHANNELS[0]), ("POST", CHANNELS[1])] {
+        for (page, status, says) in [(GOOD_PAGE, 400, "\n"), (BAD_PAGE, 403, "FORBIDDEN")] {
+            let done = Call::new("broadcast", method, path).with(page);
+            calls.push(done.answered(status, says));
+        }
+        for (page, status, says) in [(GOOD_PAGE, 204, ""), (BAD_PAGE, 403, "FORBIDDEN")] {
+            let asked = Call::new("broadcast", "OPTIONS", path).with(page);
+            calls.push(asked.answered(status, says));
         }
     }
     for path in ["/", "/socket/websocket"] {
@@ -362,12 +414,16 @@ pub fn without_broadcast() -> Vec<Call> {
 
 /// Heads that announce a body which never comes: the head is the whole request.
 pub fn without_bodies() -> Vec<Call> {
-    let call = |path: &str, kind: &str| {
+    let call = |service, path: &str, kind: &str| {
         let head =
             format!("POST {path} HTTP/1.1\r\nHost: test\r\n{ALL}{kind}Content-Length: 9\r\n\r\n");
-        Call::new("listen", "POST", path).with(&head)
+        Call::new(service, "POST", path).with(&head)
     };
-    vec![call("/event", ""), call("/events", STRUCTURED)]
+    vec![
+        call("listen", "/event", ""),
+        call("listen", "/events", STRUCTURED),
+        call("broadcast", "/publish", ""),
+    ]
 }
 
 /// What publishers are answered while `broadcast` takes what comes and says nothing.
