@@ -14,6 +14,7 @@ mod measures;
 mod node;
 mod openapi_book;
 mod openapi_calls;
+mod openapi_streams;
 mod ports;
 mod publishers;
 mod queue_stream;

@@ -60,7 +60,7 @@ async fn play_queues(book: &mut Book) {
     let broadcast = &gateway.broadcast;
     // The name that stands in the document's path, so that this can be asked for as it is.
     let held = QueueStream::open(broadcast, "id={name}").await;
-    for call in calls::queues() {
+    for call in crate::openapi_streams::queues() {
         book.play(broadcast, &call).await;
     }
     assert_eq!(held.ended().await, Vec::<String>::new());

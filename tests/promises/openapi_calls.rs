@@ -6,14 +6,14 @@ use crate::gateway::{House, TOKEN};
 pub const READER: &str = "0123456789abcdef-reader";
 
 /// A credential that may do everything.
-const ALL: &str = "Authorization: Basic 0123456789abcdef-all\r\n";
-const FEW: &str = "Authorization: Basic 0123456789abcdef-reader\r\n";
+pub const ALL: &str = "Authorization: Basic 0123456789abcdef-all\r\n";
+pub const FEW: &str = "Authorization: Basic 0123456789abcdef-reader\r\n";
 const PART: &str = "Authorization: Basic 0123456789abcdef-part\r\n";
 const WRONG: &str = "Authorization: Basic 0123456789abcdef-wrong\r\n";
-const BEARER: &str = "Authorization: Bearer 0123456789abcdef-all\r\n";
-const TWO: &str = "Authorization: Basic 0123456789abcdef-all\r\nAuthorization: Basic x\r\n";
+pub const BEARER: &str = "Authorization: Bearer 0123456789abcdef-all\r\n";
+pub const TWO: &str = "Authorization: Basic 0123456789abcdef-all\r\nAuthorization: Basic x\r\n";
 const SSE: &str = "Accept: text/event-stream\r\n";
-const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+pub const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
 const OLD_UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n\
                            Sec-WebSocket-Version: 12\r\n\
@@ -25,13 +25,9 @@ const BATCH: &str = "Content-Type: application/cloudevents-batch+json\r\n";
 const BINARY: &str = "Content-Type: text/plain\r\nce-specversion: 1.0\r\nce-id: 1\r\n\
                       ce-source: /s\r\nce-type: a\r\n";
 const GZIP: &str = "Content-Encoding: gzip\r\n";
-const BROTLI: &str = "Content-Encoding: br\r\n";
-const GOOD_PAGE: &str = "Origin: https://good.example\r\n";
+pub const BROTLI: &str = "Content-Encoding: br\r\n";
+pub const GOOD_PAGE: &str = "Origin: https://good.example\r\n";
 const BAD_PAGE: &str = "Origin: https://bad.example\r\n";
-const SECRET: &str = "Authorization: Password secret\r\n";
-
-/// Pipely's routes.
-const CHANNELS: [&str; 2] = ["/subscribe", "/publish"];
 
 const NATIVE: &str = r#"{"event":"a","data":{"id":7}}"#;
 const EVENT: &str = r#"{"specversion":"1.0","id":"1","source":"/s","type":"a","data":1,"x":true}"#;
@@ -59,7 +55,7 @@ impl Call {
         Self::new(service, "GET", target)
     }
 
-    fn new(service: &'static str, method: &'static str, target: &str) -> Self {
+    pub fn new(service: &'static str, method: &'static str, target: &str) -> Self {
         let (target, empty) = (target.to_owned(), String::new);
         Self { service, method, target, head: empty(), body: empty(), status: 200, says: "" }
     }
@@ -69,7 +65,7 @@ impl Call {
         self
     }
 
-    fn answered(mut self, status: u16, says: &'static str) -> Self {
+    pub fn answered(mut self, status: u16, says: &'static str) -> Self {
         (self.status, self.says) = (status, says);
         self
     }
@@ -101,14 +97,15 @@ pub fn common() -> Vec<Call> {
     calls.extend(events_out());
     calls.extend(sockets());
     calls.extend(open_doors());
-    calls.extend(channels());
+    calls.extend(crate::openapi_streams::channels());
     calls
 }
 
-type Row<'a> = (&'a str, &'a [&'a str], &'a str, u16, &'static str);
+pub type Row<'a> = (&'a str, &'a [&'a str], &'a str, u16, &'static str);
 
 /// Calls from rows: target, headers, body, status, what the answer says.
-fn rows(service: &'static str, method: &'static str, rows: &[Row<'_>]) -> Vec<Call> {
+/// Calls of one method, a row each.
+pub fn rows(service: &'static str, method: &'static str, rows: &[Row<'_>]) -> Vec<Call> {
     let call = |(target, heads, body, status, says): &Row<'_>| Call {
         body: (*body).to_owned(),
         ..Call::new(service, method, target).with(&heads.concat()).answered(*status, says)
@@ -219,52 +216,6 @@ fn events_out() -> Vec<Call> {
     calls
 }
 
-/// What is answered of queues, where `{name}` is one that has a consumer, and no other may be made.
-pub fn queues() -> Vec<Call> {
-    let (list, one) = ("/queues", "/queues/{name}");
-    let mut calls = rows(
-        "broadcast",
-        "GET",
-        &[
-            (list, &[ALL], "", 200, r#""consumers":1"#),
-            ("/queue?id={name}", &[ALL], "", 503, "MAX_CONSUMERS_EXCEEDED"),
-            ("/queue?id=other", &[ALL], "", 503, "TOO_MANY_QUEUES"),
-            ("/queue", &[ALL], "", 503, "PARAMETER_MISSING"),
-            ("/queue?id=amq.x", &[ALL], "", 503, "INVALID_QUEUE_NAME"),
-            ("/queue?id=q&type=", &[ALL], "", 400, "INVALID_EVENTS"),
-            ("/queue?id=q&type=a&type=b&type=c", &[ALL], "", 400, "TOO_MANY_EVENTS"),
-            ("/queue?id=q&format=x", &[ALL], "", 400, "INVALID_REQUEST"),
-            ("/queue?id=q&cursor=true", &[ALL, "Last-Event-ID: x\r\n"], "", 400, "INVALID_RESUME"),
-            ("/queue?id=q", &[], "", 401, "UNAUTHENTICATED"),
-            ("/queue?id=q", &[BEARER], "", 401, "AUTH_UNRECOGNIZED_SCHEME"),
-            ("/queue?id=q&type=secret", &[FEW], "", 403, "FORBIDDEN"),
-        ],
-    );
-    for (method, path) in [("GET", list), ("DELETE", one)] {
-        calls.extend(rows(
-            "broadcast",
-            method,
-            &[
-                (path, &[TWO], "", 400, "INVALID_REQUEST"),
-                (path, &[], "", 401, "UNAUTHENTICATED"),
-                (path, &[BEARER], "", 401, "AUTH_UNRECOGNIZED_SCHEME"),
-                (path, &[FEW], "", 403, "FORBIDDEN"),
-            ],
-        ));
-    }
-    let deleted = [(one, &[ALL][..], "", 200, "OK"), (one, &[ALL], "", 404, "NOT_FOUND")];
-    calls.extend(rows("broadcast", "DELETE", &deleted));
-    for path in [list, one] {
-        let refused = (path, &[GOOD_PAGE][..], "", 405, "METHOD_NOT_ALLOWED");
-        calls.extend(rows("broadcast", "OPTIONS", &[refused]));
-    }
-    calls.extend(rows("broadcast", "OPTIONS", &[("/queue", &[], "", 204, "")]));
-    calls.extend(rows("broadcast", "GET", &[("/queue?id={name}", &[FEW], "", 200, "")]));
-    // It goes as soon as it is known that its consumer has.
-    calls.extend(rows("broadcast", "DELETE", &[(one, &[ALL], "", 200, "OK")]));
-    calls
-}
-
 fn sockets() -> Vec<Call> {
     let mut calls = Vec::new();
     for path in ["/", "/socket/websocket"] {
@@ -290,43 +241,6 @@ fn sockets() -> Vec<Call> {
     ];
     for (target, status, says) in phoenix {
         calls.push(Call::get("broadcast", target).with(UPGRADE).answered(status, says));
-    }
-    calls
-}
-
-/// Pipely's channels: in one of them is alice, and its password is `secret`.
-fn channels() -> Vec<Call> {
-    let ask = "/subscribe?channelId=abcdefghijkl&clientId=bob&password=";
-    let right = &(ask.to_owned() + "secret");
-    let mut calls = rows(
-        "broadcast",
-        "GET",
-        &[
-            (right, &[], "", 200, ""),
-            ("/subscribe", &[], "", 400, "channel id"),
-            (right, &[UPGRADE], "", 400, "INVALID_REQUEST"),
-            (ask, &[], "", 401, "invalid channel password"),
-        ],
-    );
-    let body = r#"{"channel_id":"abcdefghijkl","type":"t","origin_id":"bob","payload":[1]}"#;
-    let other = &body.replace("abcdefghijkl", "mnopqrstuvwx");
-    let big = &body.replace("[1]", &format!("\"{}\"", "x".repeat(5_000)));
-    let one = "/publish";
-    calls.extend(rows(
-        "broadcast",
-        "POST",
-        &[
-            (one, &[SECRET], body, 200, ""),
-            (one, &[SECRET], "{", 400, "not a valid JSON"),
-            (one, &[SECRET, UPGRADE], body, 400, "INVALID_REQUEST"),
-            (one, &[], body, 401, "invalid channel password"),
-            (one, &[SECRET], other, 404, "does not exist"),
-            (one, &[SECRET], big, 413, "too large"),
-            (one, &[SECRET, BROTLI], body, 415, "encoding"),
-        ],
-    ));
-    for path in CHANNELS {
-        calls.push(Call::new("broadcast", "OPTIONS", path).answered(204, ""));
     }
     calls
 }
@@ -368,7 +282,7 @@ pub fn of_pages() -> Vec<Call> {
             calls.push(done.answered(status, says));
         }
     }
-    for (method, path) in [("GET", CHANNELS[0]), ("POST", CHANNELS[1])] {
+    for (method, path) in [("GET", "/subscribe"), ("POST", "/publish")] {
         for (page, status, says) in [(GOOD_PAGE, 400, "\n"), (BAD_PAGE, 403, "FORBIDDEN")] {
             let done = Call::new("broadcast", method, path).with(page);
             calls.push(done.answered(status, says));
