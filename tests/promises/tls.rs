@@ -124,7 +124,8 @@ async fn read_to(stream: &mut TlsStream<TcpStream>, end: &str) -> String {
 #[tokio::test]
 async fn a_queue_acknowledges_under_tls_what_was_written_whole_and_nothing_else() {
     let (house, pair) = house();
-    let gateway = house.set("MAX_BODY", "32MiB").set("MEMORY_LIMIT", "4GiB").open();
+    let house = house.set("MAX_BODY", "32MiB").set("MEMORY_LIMIT", "4GiB");
+    let gateway = house.set("PUBLISH_TIMEOUT", "60s").open();
     let tls =
         async |process: &Process| connect(process, pair.der(), rustls::ALL_VERSIONS).await.unwrap();
     let consume = async || {
@@ -145,7 +146,7 @@ async fn a_queue_acknowledges_under_tls_what_was_written_whole_and_nothing_else(
         fire(number.to_string()).await;
         read_to(&mut stream, &format!("data: {number}\n\n")).await;
     }
-    fire(format!("[7,\"{}\"]", "x".repeat(24 << 20))).await;
+    fire(format!("[7,\"{}\"]", "x".repeat(16 << 20))).await;
     fire("8".to_owned()).await;
     read_to(&mut stream, "data: [7,").await;
     stream.get_ref().0.set_zero_linger().unwrap();
