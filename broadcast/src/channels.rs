@@ -32,16 +32,28 @@ pub struct Bounds {
     pub channels_max: usize,
     /// The most clients of one.
     pub clients_max: usize,
+    /// The most clients of all: they show no token, and must leave room for those who do.
+    pub clients_in_all_max: usize,
     /// What may wait for one client.
     pub mailbox_bytes_max: usize,
+    /// What may wait for all of them.
+    pub waiting_bytes_max: usize,
 }
 
 /// All channels.
 #[derive(Debug)]
 pub struct Channels {
     bounds: Bounds,
-    memory: Arc<Memory>,
-    open: Mutex<HashMap<String, Channel>>,
+    account: Account,
+    open: Mutex<Open>,
+}
+
+/// The channels that somebody has joined.
+#[derive(Debug, Default)]
+struct Open {
+    channels: HashMap<String, Channel>,
+    /// In all of them.
+    clients: usize,
 }
 
 #[derive(Debug)]
@@ -111,6 +123,12 @@ pub enum ChannelError {
     /// There are as many clients as there may be in this one.
     #[error("too many clients in channel")]
     TooManyClients,
+    /// There are as many clients as there may be in all of them.
+    #[error("too many clients")]
+    TooManyClientsInAll,
+    /// Too much waits for clients who do not read.
+    #[error("no room for messages now")]
+    NoRoom,
     /// The message has no kind.
     #[error("invalid event type, must not be shorter than one character")]
     BadType,
@@ -131,16 +149,18 @@ pub struct Membership {
 impl Channels {
     /// No channels yet.
     pub fn new(bounds: Bounds, memory: &Arc<Memory>) -> Arc<Self> {
-        Arc::new(Self { bounds, memory: Arc::clone(memory), open: Mutex::default() })
+        let share = Memory::new(bounds.waiting_bytes_max);
+        let account = Account { memory: Arc::clone(memory), share };
+        Arc::new(Self { bounds, account, open: Mutex::default() })
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<String, Channel>> {
+    fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many channels there are.
     pub fn count(&self) -> usize {
-        self.open().len()
+        self.open().channels.len()
     }
 
     /// Lets a client into a channel, and makes the channel where there is none. It is told who is
@@ -161,14 +181,18 @@ impl Channels {
             return Err(ChannelError::LongPassword);
         }
         let mut open = self.open();
-        if !open.contains_key(&id) && open.len() >= self.bounds.channels_max {
+        let Open { channels, clients } = &mut *open;
+        if !channels.contains_key(&id) && channels.len() >= self.bounds.channels_max {
             return Err(ChannelError::TooManyChannels);
+        }
+        if *clients >= self.bounds.clients_in_all_max {
+            return Err(ChannelError::TooManyClientsInAll);
         }
         let made = || Channel {
             password: (!password.is_empty()).then(|| Digest::of(&password)),
             clients: Vec::new(),
         };
-        let channel = open.entry(id.clone()).or_insert_with(made);
+        let channel = channels.entry(id.clone()).or_insert_with(made);
         channel.admit(&password)?;
         let folded = fold(&client);
         if channel.clients.iter().any(|other| other.folded == folded) {
@@ -180,12 +204,13 @@ impl Channels {
         let mailbox = Arc::new(Mailbox::new(self.bounds.mailbox_bytes_max));
         let connect = Message { kind: "CONNECT", origin: &client, payload: "null" };
         let connect = connect.written(&id);
-        channel.tell_all(&Posted::of(connect.clone(), &self.memory));
+        channel.tell_all(&Posted::of(connect.clone(), &self.account));
         let (id_of_client, to_client) = (client, Arc::clone(&mailbox));
         channel.clients.push(Client { id: id_of_client, folded, mailbox: to_client });
+        *clients += 1;
         let list = Message { kind: "CLIENT_LIST", origin: SERVER, payload: &channel.list() };
         // Both at once: what is alone always has room, however long the list is.
-        mailbox.put(&Posted::of([list.written(&id), connect].concat(), &self.memory));
+        mailbox.put(&Posted::of([list.written(&id), connect].concat(), &self.account));
         Ok(Membership { channels: Arc::clone(self), channel: id, mailbox })
     }
 
@@ -208,26 +233,31 @@ impl Channels {
             return Err(ChannelError::BadOrigin);
         }
         // It is written before anybody has to wait for that.
-        let posted = Posted::of(message.written(id), &self.memory);
+        let posted = Posted::of(message.written(id), &self.account);
         let open = self.open();
-        let channel = open.get(id).ok_or(ChannelError::NoChannel)?;
+        let channel = open.channels.get(id).ok_or(ChannelError::NoChannel)?;
         channel.admit(password)?;
+        if self.account.share.is_exceeded() {
+            return Err(ChannelError::NoRoom);
+        }
         channel.tell_all(&posted);
         Ok(())
     }
 
     fn leave(&self, id: &str, mailbox: &Arc<Mailbox>) {
         let mut open = self.open();
-        let Some(channel) = open.get_mut(id) else { return };
+        let Open { channels, clients } = &mut *open;
+        let Some(channel) = channels.get_mut(id) else { return };
         let is_it = |client: &Client| Arc::ptr_eq(&client.mailbox, mailbox);
         let Some(place) = channel.clients.iter().position(is_it) else { return };
         let client = channel.clients.remove(place);
+        *clients -= 1;
         if channel.clients.is_empty() {
-            open.remove(id);
+            channels.remove(id);
             return;
         }
         let disconnect = Message { kind: "DISCONNECT", origin: &client.id, payload: "null" };
-        channel.tell_all(&Posted::of(disconnect.written(id), &self.memory));
+        channel.tell_all(&Posted::of(disconnect.written(id), &self.account));
     }
 }
 
@@ -293,16 +323,24 @@ impl Message<'_> {
 #[derive(Debug)]
 struct Posted {
     bytes: Bytes,
-    #[expect(dead_code, reason = "on the account of memory until it is dropped")]
-    held: Held,
+    #[expect(dead_code, reason = "on the accounts until it is dropped")]
+    held: [Held; 2],
 }
 
 impl Posted {
     /// One for all clients of a channel.
-    fn of(bytes: Vec<u8>, memory: &Arc<Memory>) -> Arc<Self> {
-        let held = memory.hold(bytes.len());
+    fn of(bytes: Vec<u8>, account: &Account) -> Arc<Self> {
+        let held = [account.memory.hold(bytes.len()), account.share.hold(bytes.len())];
         Arc::new(Self { bytes: bytes.into(), held })
     }
+}
+
+/// What waits is on two accounts: that of the process, and that of all channels, which is a part of it.
+/// Strangers who do not read must not keep events from anybody.
+#[derive(Debug)]
+struct Account {
+    memory: Arc<Memory>,
+    share: Arc<Memory>,
 }
 
 impl Drop for Membership {

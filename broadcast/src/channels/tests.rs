@@ -6,7 +6,13 @@ use std::task::Waker;
 const MEMORY: usize = 16 * 1024 * 1024;
 const CHANNEL: &str = "abcdefghijkl";
 
-const BOUNDS: Bounds = Bounds { channels_max: 2, clients_max: 3, mailbox_bytes_max: 4096 };
+const BOUNDS: Bounds = Bounds {
+    channels_max: 2,
+    clients_max: 3,
+    clients_in_all_max: 1000,
+    mailbox_bytes_max: 4096,
+    waiting_bytes_max: MEMORY,
+};
 
 fn house(bounds: Bounds) -> (Arc<Channels>, Arc<Memory>) {
     let memory = Memory::new(MEMORY);
@@ -325,4 +331,29 @@ fn nothing_is_left_behind() {
         drop(second);
         assert_eq!((channels.count(), memory.held()), (0, 0));
     }
+}
+
+#[test]
+fn clients_of_all_channels_leave_room_for_those_with_a_token() {
+    let (channels, _memory) = house(Bounds { clients_in_all_max: 2, ..BOUNDS });
+    let join = |id: &str, client: &str| channels.join(candidate(id, client, ""));
+    let first = join("channel-0001", "one").unwrap();
+    let _second = join("channel-0002", "two").unwrap();
+    assert_eq!(join("channel-0001", "three").err(), Some(ChannelError::TooManyClientsInAll));
+    drop(first);
+    assert!(join("channel-0002", "three").is_ok());
+}
+
+#[test]
+fn what_waits_for_all_of_them_is_a_part_of_what_may() {
+    let (channels, memory) = house(Bounds { waiting_bytes_max: 2000, ..BOUNDS });
+    let slow = channels.join(candidate("channel-0001", "slow", "")).unwrap();
+    let payload = format!("\"{}\"", "x".repeat(1500));
+    let message = Message { kind: "t", origin: "xyz", payload: &payload };
+    for is_taken in [true, true, false, false] {
+        let told = channels.publish("channel-0001", "", &message);
+        assert_eq!(told, if is_taken { Ok(()) } else { Err(ChannelError::NoRoom) });
+    }
+    drop(slow);
+    assert_eq!(memory.held(), 0);
 }

@@ -205,9 +205,10 @@ impl From<ChannelError> for Fault {
         let status = match error {
             ChannelError::WrongPassword => StatusCode::UNAUTHORIZED,
             ChannelError::NoChannel => StatusCode::NOT_FOUND,
-            ChannelError::TooManyChannels | ChannelError::TooManyClients => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            ChannelError::TooManyChannels
+            | ChannelError::TooManyClients
+            | ChannelError::TooManyClientsInAll
+            | ChannelError::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
             ChannelError::BadChannel
             | ChannelError::BadClient
             | ChannelError::LongClient
