@@ -350,7 +350,7 @@ fn what_waits_for_all_of_them_is_a_part_of_what_may() {
     let slow = channels.join(candidate("channel-0001", "slow", "")).unwrap();
     let payload = format!("\"{}\"", "x".repeat(1500));
     let message = Message { kind: "t", origin: "xyz", payload: &payload };
-    for is_taken in [true, true, false, false] {
+    for is_taken in [true, false, false] {
         let told = channels.publish("channel-0001", "", &message);
         assert_eq!(told, if is_taken { Ok(()) } else { Err(ChannelError::NoRoom) });
     }
