@@ -20,7 +20,7 @@ pub mod url;
 pub mod wire;
 
 /// RabbitMQ lets a connection have so many channels.
-pub const CHANNELS_MAX: usize = 2047;
+const CHANNELS_MAX: usize = 2047;
 /// How long a connection, or an answer on one, may take.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How often one looks whether a connection is still there.
@@ -35,6 +35,7 @@ const SETTLED: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Live {
     connection: Connection,
+    begun: Instant,
     channels: AtomicUsize,
     #[expect(dead_code, reason = "ends the connection when it is dropped")]
     cut: Cut,
@@ -45,7 +46,7 @@ pub struct Live {
 pub struct Lane {
     /// The channel.
     pub channel: Channel,
-    live: Arc<Live>,
+    place: Place,
 }
 
 /// A connection that is made again whenever it is lost. It is given up with the last clone.
@@ -84,7 +85,8 @@ async fn keep(url: AmqpUrl, tls: Arc<ClientConfig>, told: watch::Sender<Option<A
             Ok((connection, cut)) => {
                 log::info!(broker:% = url; "connected to the broker");
                 let begun = Instant::now();
-                let live = Arc::new(Live { connection, channels: AtomicUsize::new(0), cut });
+                let channels = AtomicUsize::new(0);
+                let live = Arc::new(Live { connection, begun, channels, cut });
                 told.send_replace(Some(Arc::clone(&live)));
                 while live.is_up() && !told.is_closed() {
                     tokio::time::sleep(LOOK_EVERY).await;
@@ -119,8 +121,18 @@ impl Live {
     }
 
     /// How many channels it has.
-    pub fn channels(&self) -> usize {
+    fn channels(&self) -> usize {
         self.channels.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may have another one: the broker may grant fewer than we would take.
+    fn has_room(&self) -> bool {
+        let granted = match usize::from(self.connection.configuration().channel_max()) {
+            // AMQP 0-9-1 §1.8.2.6: no limit of the broker's own.
+            0 => CHANNELS_MAX,
+            granted => granted.min(CHANNELS_MAX),
+        };
+        self.channels() < granted
     }
 
     /// Opens a channel.
@@ -128,16 +140,69 @@ impl Live {
     /// # Errors
     ///
     /// There are too many, or the connection is lost.
-    pub async fn open(self: &Arc<Self>) -> Result<Lane, lapin::Error> {
-        let opened = patient(self.connection.create_channel()).await?;
-        self.channels.fetch_add(1, Ordering::Relaxed);
-        Ok(Lane { channel: opened, live: Arc::clone(self) })
+    async fn open(self: &Arc<Self>) -> Result<Lane, lapin::Error> {
+        // Counted first: of many that come at once, not all see the same connection as the emptiest.
+        let place = Place::on(self);
+        let channel = patient(self.connection.create_channel()).await?;
+        Ok(Lane { channel, place })
     }
 }
 
-impl Drop for Lane {
+/// Opens a channel on the connection that has fewest, of those that are there; waits while there is
+/// none, or all that are there are full and another may come.
+///
+/// # Errors
+///
+/// [`Full`]: all are there, and full.
+pub async fn lane(nodes: &[Node]) -> Result<Lane, Full> {
+    loop {
+        let mut lives: Vec<Arc<Live>> = nodes.iter().filter_map(Node::live).collect();
+        let are_all_there = lives.len() == nodes.len();
+        lives.retain(|live| live.has_room());
+        lives.sort_by_key(|live| live.channels());
+        let mut is_full = are_all_there;
+        for live in &lives {
+            match live.open().await {
+                Ok(lane) => return Ok(lane),
+                // Others were quicker, or it has not heard yet of one that was left.
+                Err(error) if matches!(error.kind(), lapin::ErrorKind::ChannelsLimitReached) => {}
+                // It was lost meanwhile.
+                Err(_) => is_full = false,
+            }
+        }
+        if is_full {
+            return Err(Full);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// No connection may have another channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("channel id space exhausted")]
+pub struct Full;
+
+impl Lane {
+    /// Since when its connection is there.
+    pub fn begun(&self) -> Instant {
+        self.place.0.begun
+    }
+}
+
+/// A channel in the count of its connection, until it is dropped.
+#[derive(Debug)]
+struct Place(Arc<Live>);
+
+impl Place {
+    fn on(live: &Arc<Live>) -> Self {
+        live.channels.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(live))
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.live.channels.fetch_sub(1, Ordering::Relaxed);
+        self.0.channels.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
