@@ -217,7 +217,7 @@ impl Parts {
                 let bounds = channels::Bounds {
                     channels_max: to_count(config.channels.max_channels.get()),
                     clients_max: to_count(config.channels.max_channel_clients.get()),
-                    clients_in_all_max: sessions_max / 2,
+                    clients_in_all_max: (sessions_max / 2).max(1),
                     mailbox_bytes_max: config.outbox_bytes,
                     waiting_bytes_max: config.common.memory_limit / 4,
                 };

@@ -230,5 +230,5 @@ fn every_page_is_played_and_stands_in_the_index() {
             count += 1;
         }
     }
-    assert_eq!(count, 7);
+    assert_eq!(count, 8);
 }

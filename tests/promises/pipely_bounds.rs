@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::net::TcpSocket;
 
+use crate::client::Subscriber;
 use crate::event_stream::EventStream;
 use crate::gateway::Process;
 use crate::measures::{descriptors, until};
@@ -72,20 +73,25 @@ async fn there_are_so_many_channels_and_clients_and_no_more() {
 }
 
 #[tokio::test]
-async fn clients_of_channels_count_among_the_sessions() {
-    let house = house().set("MAX_SESSIONS", 2);
+async fn clients_of_channels_are_sessions_and_leave_half_of_them_to_others() {
+    let house = house().set("MAX_SESSIONS", 4);
     let broadcast = house.broadcast();
     let _alice = join(&broadcast, "alice", "").await;
     let bob = join(&broadcast, "bob", "").await;
     let refused = subscribe(&broadcast, &query("carol", "")).send().await.unwrap();
-    assert_eq!(refused.status(), 503);
     assert_eq!(refused.headers()["access-control-allow-origin"], "*");
-    assert_eq!(refused.text().await.unwrap(), r#"{"code":"TOO_MANY_SESSIONS"}"#);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(said(refused).await, (503, "too many clients\n".to_owned()));
     // Who tells something is none.
     tell(&broadcast, "", message("t", "xyz", "1")).await;
+    let _with_a_token = Subscriber::subscribe(&broadcast, &["a"]).await;
+    let _another = Subscriber::subscribe(&broadcast, &["a"]).await;
     drop(bob);
-    broadcast.wait_for_metric("fanfare_sessions", 1.0).await;
-    join(&broadcast, "carol", "").await;
+    broadcast.wait_for_metric("fanfare_sessions", 3.0).await;
+    let _third = Subscriber::subscribe(&broadcast, &["a"]).await;
+    let refused = subscribe(&broadcast, &query("carol", "")).send().await.unwrap();
+    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.text().await.unwrap(), r#"{"code":"TOO_MANY_SESSIONS"}"#);
 }
 
 #[tokio::test]
@@ -154,9 +160,10 @@ async fn a_client_that_reads_too_slowly_is_let_go_alone_and_the_others_are_told(
     hears(&mut again, &[list(&["quick", "slow"]), connect("slow")]).await;
 }
 
-/// A publisher is told when memory is short, before anybody is let go.
+/// A publisher is told when its clients do not read, before anybody is let go and long before those
+/// who fire events are refused.
 #[tokio::test]
-async fn memory_that_is_short_is_told_to_publishers() {
+async fn what_waits_for_clients_of_channels_is_a_part_of_the_memory() {
     let house = house().set("MEMORY_LIMIT", "1MiB").set("OUTBOX_BYTES", "64MiB");
     let broadcast = house.broadcast();
     let _slow = join_narrow(&broadcast, "slow").await;
@@ -167,7 +174,7 @@ async fn memory_that_is_short_is_told_to_publishers() {
     })
     .await;
     assert_eq!(refused.headers()["retry-after"], "1");
-    let due = (503, "there is no room for the body now\n".to_owned());
+    let due = (503, "no room for messages now\n".to_owned());
     assert_eq!(said(refused).await, due);
 }
 
