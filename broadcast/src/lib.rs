@@ -247,6 +247,8 @@ impl Parts {
             metrics.sessions.set(to_gauge(census.sessions()));
             metrics.newcomers.set(to_gauge(census.newcomers()));
             metrics.outbox_bytes.set(to_gauge(memory.held()));
+            let broker = scraped.queue.broker.as_ref();
+            metrics.broker_connections.set(to_gauge(broker.map_or(0, |it| it.connections())));
             outputs::FORMATS.iter().for_each(|format| metrics.refresh_encoded(format));
             if let Some(occupancy) = seen.get() {
                 scraped.common_metrics.refresh(occupancy);

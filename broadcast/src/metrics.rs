@@ -37,6 +37,8 @@ pub struct Metrics {
     pub log_bytes: Gauge,
     /// Sessions that ended by a panic.
     pub panics: Counter,
+    /// Connections to RabbitMQ.
+    pub broker_connections: Gauge,
     queues: Gauge,
     queue_dropped: Counter,
     slow_consumers: Counter,
@@ -95,6 +97,7 @@ impl Metrics {
         add("sessions_unauthenticated", "Sessions without credential", metrics.newcomers.clone());
         add("outbox_bytes", "Bytes that wait for clients", metrics.outbox_bytes.clone());
         add("queues", "Durable queues", metrics.queues.clone());
+        add("broker_connections", "Connections to RabbitMQ", metrics.broker_connections.clone());
         let commits = metrics.commit_seconds.0.clone();
         registry.register("log_commit_seconds", "Time to keep one batch", commits);
         Arc::new(metrics)

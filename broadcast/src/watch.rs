@@ -88,6 +88,11 @@ impl Watch {
         self.watcher.ended.get()
     }
 
+    /// Counts an event, or a message, that was written by who waits.
+    pub fn count_delivery(&self) {
+        self.worker.count_deliveries(1);
+    }
+
     /// Waits until there may be something, or the time is over.
     ///
     /// # Errors

@@ -124,12 +124,14 @@ async fn deliver(source: Source, carrying: Carrying, pipe: Rc<Pipe>, hold: Optio
 }
 
 async fn pass_on(source: Source, carrying: Carrying, pipe: &Pipe) -> Result<(), Disconnect> {
+    let watch = source.watch();
     let mut writing = Writing { source, pipe, moment: None };
     loop {
         let mut frame = Vec::new();
         writing.source.next(carrying, &mut frame).await?;
         let moment = pipe.write(&frame);
         writing.moment = Some(moment);
+        watch.count_delivery();
         pipe.flushes.pass(moment).await;
         writing.moment = None;
         writing.source.acknowledge().await?;

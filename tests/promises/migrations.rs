@@ -1,0 +1,60 @@
+//! The pages of `docs/migrate`: each starts a gateway with the settings that it tells, runs what a
+//! user of the original would, and what comes is what is shown.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::play::Play;
+use crate::transcript::Names;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/migrate")
+}
+
+/// Plays a page. Gives how many of its blocks were run.
+async fn play(name: &str) -> usize {
+    let page = fs::read_to_string(folder().join(name)).unwrap();
+    Play::before(Names::new()).play(&format!("docs/migrate/{name}"), &page).await
+}
+
+#[tokio::test]
+async fn clients_of_event_server_go_over_as_their_page_says() {
+    assert!(play("event-server.md").await >= 5);
+}
+
+#[tokio::test]
+async fn clients_of_relayman_go_over_as_their_page_says() {
+    assert!(play("relayman.md").await >= 5);
+}
+
+#[tokio::test]
+async fn clients_of_the_eventual_agent_go_over_as_their_page_says() {
+    assert!(play("eventual-agent.md").await >= 5);
+}
+
+#[tokio::test]
+async fn clients_of_eventsourced_go_over_as_their_page_says() {
+    assert!(play("eventsourced.md").await >= 5);
+}
+
+#[tokio::test]
+async fn clients_of_pipely_go_over_as_their_page_says() {
+    assert!(play("pipely.md").await >= 5);
+}
+
+/// A page that nobody plays could say anything.
+#[test]
+fn every_page_of_migration_is_played_and_stands_in_the_index() {
+    let source = include_str!("migrations.rs");
+    let index = fs::read_to_string(folder().join("README.md")).unwrap();
+    let mut count = 0;
+    for entry in fs::read_dir(folder()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name != "README.md" {
+            assert!(source.contains(&format!("play(\"{name}\")")), "{name} is not played");
+            assert!(index.contains(&format!("({name})")), "{name} is not in the index");
+            count += 1;
+        }
+    }
+    assert_eq!(count, 5);
+}
