@@ -3,7 +3,8 @@
 //!
 //! Used by `documents` and `migrations`. A block is marked by a comment on the line before it:
 //! `start` starts the gateway, `run` a program, `browser` a script in Chromium; `hears` is what it
-//! then says, `websocket PATH` is a conversation, `shown: …` says why a block is not run.
+//! then says, `websocket PATH` is a conversation, `shown: …` says why a block is not run. Among what
+//! is heard, `POST …` is an event that is fired, `AMQP …` a message that is put on a queue.
 
 use std::path::PathBuf;
 
@@ -15,6 +16,8 @@ use crate::client::Subscriber;
 use crate::gateway::{Gateway, House, Process, binary};
 use crate::measures::until;
 use crate::node::{self, Program};
+use crate::rabbit::Rabbit;
+use crate::rabbit_desk::Desk;
 use crate::transcript::{Fence, Names, fences, fill, fits, lines};
 
 /// A page that is being played.
@@ -28,11 +31,12 @@ pub struct Play {
     folder: PathBuf,
     names: Names,
     speaker: Option<Speaker>,
+    broker: Option<Rabbit>,
 }
 
 /// What runs, and is listened to.
 enum Speaker {
-    Program(Program),
+    Program(Box<Program>),
     /// A browser, and how many lines of it have been heard.
     Browser(Box<Browser>, usize),
 }
@@ -60,11 +64,19 @@ impl Play {
 
     fn of(house: House, folder: PathBuf, names: Names) -> Self {
         let addresses = Vec::new();
-        Self { house, broadcast: None, listen: None, addresses, folder, names, speaker: None }
+        let (broadcast, listen, speaker, broker) = (None, None, None, None);
+        Self { house, broadcast, listen, addresses, folder, names, speaker, broker }
+    }
+
+    /// Puts a broker where the page has one.
+    pub fn beside(mut self, broker: Rabbit) -> Self {
+        self.stands_for("amqp://guest:guest@127.0.0.1:5672/", &broker.url());
+        self.broker = Some(broker);
+        self
     }
 
     /// Says what an address of the page is here.
-    pub fn stands_for(&mut self, shown: &str, address: &str) {
+    fn stands_for(&mut self, shown: &str, address: &str) {
         // What was said last counts.
         self.addresses.insert(0, (shown.to_owned(), address.to_owned()));
     }
@@ -88,7 +100,10 @@ impl Play {
         }
         match fence.marker.split_once(' ').unwrap_or((&fence.marker, "")) {
             ("start", _) => self.start(&fence.text).await,
-            ("run", _) => self.speaker = Some(Speaker::Program(Program::run(self.command(fence)))),
+            ("run", _) => {
+                let program = Box::new(Program::run(self.command(fence)));
+                self.speaker = Some(Speaker::Program(program));
+            }
             ("browser", _) => self.browse(&fence.text).await,
             ("hears", _) => self.hear(&fence.text).await,
             ("websocket", path) => self.converse(path, &fence.text).await,
@@ -259,8 +274,13 @@ impl Play {
         }
     }
 
-    /// Publishes, where a line says so: `POST /event …` or `POST /events …`.
+    /// Publishes, where a line says so: `POST /event …`, `POST /events …`, or `AMQP QUEUE …`.
     async fn fire(&self, line: &str) -> bool {
+        if let Some((queue, body)) = line.strip_prefix("AMQP ").and_then(|it| it.split_once(' ')) {
+            let url = self.broker.as_ref().expect("a broker runs").url();
+            Desk::open(&url).await.put(queue, body).await;
+            return true;
+        }
         let Some(rest) = line.strip_prefix("POST ") else { return false };
         let (path, body) = rest.split_once(' ').unwrap();
         let mut request = reqwest::Client::new()
