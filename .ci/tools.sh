@@ -59,14 +59,8 @@ need() {
     done
 }
 
-# fanfare bench measures these two beside the gateway, as children of its own: their packages must
-# not start services. Without them the tests of the peers have nobody to compare with.
-need_peers() {
-    [ -x /usr/sbin/nginx ] && [ -e /usr/lib/nginx/modules/ngx_nchan_module.so ] && [ -x /usr/sbin/nats-server ] && return
-    if ! may_install; then
-        say "Not measured, for want of them: sudo apt-get install nginx-light libnginx-mod-nchan nats-server"
-        return
-    fi
+# Installs packages whose services must not start: the tests start their own.
+apt_install_quietly() {
     # Debian's way to say that no service is to be started: exit code 101 of this script.
     policy=/usr/sbin/policy-rc.d
     if [ -e "$policy" ]; then
@@ -75,6 +69,29 @@ need_peers() {
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod +x "$policy"
     fi
-    apt_install nginx-light libnginx-mod-nchan nats-server || say "The peers cannot be installed; they are not measured."
+    installed=0
+    apt_install "$@" || installed=$?
     [ -z "$policy" ] || rm -f "$policy"
+    return "$installed"
+}
+
+# fanfare bench measures these two beside the gateway, as children of its own. Without them the tests
+# of the peers have nobody to compare with.
+need_peers() {
+    [ -x /usr/sbin/nginx ] && [ -e /usr/lib/nginx/modules/ngx_nchan_module.so ] && [ -x /usr/sbin/nats-server ] && return
+    if ! may_install; then
+        say "Not measured, for want of them: sudo apt-get install nginx-light libnginx-mod-nchan nats-server"
+        return
+    fi
+    apt_install_quietly nginx-light libnginx-mod-nchan nats-server || say "The peers cannot be installed; they are not measured."
+}
+
+# The tests of queues start brokers of their own, as children; without one they would fail.
+need_rabbitmq() {
+    [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] && return
+    if ! may_install; then
+        say "The tests need RabbitMQ, which need not run. On Debian: sudo apt-get install rabbitmq-server"
+        exit 1
+    fi
+    apt_install_quietly rabbitmq-server
 }

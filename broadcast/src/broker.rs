@@ -11,7 +11,7 @@ use lapin::options::{
     BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use shared::amqp::{CHANNELS_MAX, Lane, Live, Node, patient, refusal};
+use shared::amqp::{Lane, Live, Node, patient, refusal};
 use shared::credentials::Digest;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -139,6 +139,8 @@ impl Broker {
         };
         loop {
             let lane = self.lane().await?;
+            // Whoever was there may have left just now, or with a connection before this one.
+            let left_at = left_at.max(Some(lane.live.begun()));
             match self.begin(lane, name).await {
                 Ok(opened) => return Ok(opened.on(sitting)),
                 // The broker has not heard yet that the one before has gone.
@@ -184,22 +186,25 @@ impl Broker {
     /// A channel on the connection that has fewest; waits for one while there is no connection.
     async fn lane(&self) -> Result<Lane, BrokerError> {
         loop {
-            let live = self.nodes.iter().filter_map(Node::live);
-            let Some(live) = live.min_by_key(|live: &Arc<Live>| live.channels()) else {
-                sleep(LOOK_EVERY).await;
-                continue;
-            };
-            if live.channels() >= CHANNELS_MAX {
+            let mut lives: Vec<Arc<Live>> = self.nodes.iter().filter_map(Node::live).collect();
+            let is_away = lives.is_empty();
+            lives.retain(|live| live.has_room());
+            lives.sort_by_key(|live| live.channels());
+            let mut is_full = true;
+            for live in &lives {
+                match live.open().await {
+                    Ok(lane) => return Ok(lane),
+                    // Others were quicker, or it has not heard yet of one that was left.
+                    Err(error)
+                        if matches!(error.kind(), lapin::ErrorKind::ChannelsLimitReached) => {}
+                    // It was lost meanwhile.
+                    Err(_) => is_full = false,
+                }
+            }
+            if is_full && !is_away {
                 return Err(BrokerError::Full);
             }
-            match live.open().await {
-                Ok(lane) => return Ok(lane),
-                Err(error) if matches!(error.kind(), lapin::ErrorKind::ChannelsLimitReached) => {
-                    return Err(BrokerError::Full);
-                }
-                // It was lost meanwhile.
-                Err(_) => sleep(LOOK_EVERY).await,
-            }
+            sleep(LOOK_EVERY).await;
         }
     }
 

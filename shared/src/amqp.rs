@@ -20,7 +20,7 @@ pub mod url;
 pub mod wire;
 
 /// RabbitMQ lets a connection have so many channels.
-pub const CHANNELS_MAX: usize = 2047;
+const CHANNELS_MAX: usize = 2047;
 /// How long a connection, or an answer on one, may take.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How often one looks whether a connection is still there.
@@ -35,6 +35,7 @@ const SETTLED: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Live {
     connection: Connection,
+    begun: Instant,
     channels: AtomicUsize,
     #[expect(dead_code, reason = "ends the connection when it is dropped")]
     cut: Cut,
@@ -45,7 +46,8 @@ pub struct Live {
 pub struct Lane {
     /// The channel.
     pub channel: Channel,
-    live: Arc<Live>,
+    /// The connection.
+    pub live: Arc<Live>,
 }
 
 /// A connection that is made again whenever it is lost. It is given up with the last clone.
@@ -84,7 +86,8 @@ async fn keep(url: AmqpUrl, tls: Arc<ClientConfig>, told: watch::Sender<Option<A
             Ok((connection, cut)) => {
                 log::info!(broker:% = url; "connected to the broker");
                 let begun = Instant::now();
-                let live = Arc::new(Live { connection, channels: AtomicUsize::new(0), cut });
+                let channels = AtomicUsize::new(0);
+                let live = Arc::new(Live { connection, begun, channels, cut });
                 told.send_replace(Some(Arc::clone(&live)));
                 while live.is_up() && !told.is_closed() {
                     tokio::time::sleep(LOOK_EVERY).await;
@@ -118,9 +121,24 @@ impl Live {
         self.connection.status().connected()
     }
 
+    /// Since when it is there.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// How many channels it has.
     pub fn channels(&self) -> usize {
         self.channels.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may have another one: the broker may grant fewer than we would take.
+    pub fn has_room(&self) -> bool {
+        let granted = match usize::from(self.connection.configuration().channel_max()) {
+            // AMQP 0-9-1 §1.8.2.6: no limit of the broker's own.
+            0 => CHANNELS_MAX,
+            granted => granted.min(CHANNELS_MAX),
+        };
+        self.channels() < granted
     }
 
     /// Opens a channel.
