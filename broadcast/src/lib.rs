@@ -217,7 +217,9 @@ impl Parts {
                 let bounds = channels::Bounds {
                     channels_max: to_count(config.channels.max_channels.get()),
                     clients_max: to_count(config.channels.max_channel_clients.get()),
+                    clients_in_all_max: sessions_max / 2,
                     mailbox_bytes_max: config.outbox_bytes,
+                    waiting_bytes_max: config.common.memory_limit / 4,
                 };
                 Channels::new(bounds, &memory)
             }),
@@ -247,8 +249,11 @@ impl Parts {
             metrics.sessions.set(to_gauge(census.sessions()));
             metrics.newcomers.set(to_gauge(census.newcomers()));
             metrics.outbox_bytes.set(to_gauge(memory.held()));
-            let broker = scraped.queue.broker.as_ref();
-            metrics.broker_connections.set(to_gauge(broker.map_or(0, |it| it.connections())));
+            if let Some(broker) = &scraped.queue.broker {
+                metrics.amqp_connections.set(to_gauge(broker.connections()));
+            }
+            let open = scraped.channels.as_ref();
+            metrics.channels.set(to_gauge(open.map_or(0, |channels| channels.count())));
             outputs::FORMATS.iter().for_each(|format| metrics.refresh_encoded(format));
             if let Some(occupancy) = seen.get() {
                 scraped.common_metrics.refresh(occupancy);

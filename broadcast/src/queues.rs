@@ -24,7 +24,7 @@ use crate::log::store::StoreError;
 use crate::metrics::Metrics;
 use crate::queues::book::{Book, Lease, OpenError};
 use crate::queues::ledger::{Change, Kept};
-use crate::queues::queue::{Before, Bounds, Listed, Queue};
+use crate::queues::queue::{Before, Bounds, Listed, Queue, Record};
 
 pub mod book;
 pub mod consumer;
@@ -38,7 +38,10 @@ const TEND_EVERY: Duration = Duration::from_millis(500);
 /// What is read at a time.
 const EXCERPT_BYTES: usize = 64 * 1024;
 /// How long one waits for a consumer that is leaving.
-const LEAVING_MAX: Duration = Duration::from_secs(5);
+///
+/// Longer than a connection may stall whose other end is gone: a browser's `EventSource` that is
+/// refused comes back no more.
+const LEAVING_MAX: Duration = Duration::from_secs(20);
 /// How often one looks whether it has left.
 const LEAVING_LOOK: Duration = Duration::from_millis(5);
 
@@ -101,6 +104,10 @@ impl Queues {
             let opening = archive.resume(&cursor, archive.kept_from());
             record.place = opening.place;
             record.has_gap |= opening.recovered != Some(Recovery::Whole);
+            if cursor.epoch != archive.epoch {
+                // Of this log nobody was given anything.
+                (record.given, record.is_open, record.acknowledged) = (0, false, 0);
+            }
             book.restore(record, Instant::now());
         }
         wanted_from.set(book.wanted_from());
@@ -168,7 +175,7 @@ impl Queues {
         let (Some(clerk), Some(record)) = (&self.clerk, record) else { return true };
         let change = match lease.is_new {
             true => Change::Make(record.clone(), self.archive.epoch.clone(), self.is_synced),
-            false => Change::Keep(vec![record.clone()]),
+            false => self.keeping(vec![record.clone()]),
         };
         let is_written = clerk.note(change).await;
         if is_written {
@@ -181,11 +188,15 @@ impl Queues {
         is_written || !lease.is_new
     }
 
+    fn keeping(&self, records: Vec<Record>) -> Change {
+        Change::Keep(records, self.archive.epoch.clone())
+    }
+
     /// Writes down what was acknowledged of one queue.
     async fn save(&self, number: u64) {
         let record = self.book().get(number).map(Queue::record);
         let (Some(clerk), Some(record)) = (&self.clerk, record) else { return };
-        if clerk.note(Change::Keep(vec![record.clone()])).await {
+        if clerk.note(self.keeping(vec![record.clone()])).await {
             self.book().note_saved(vec![record]);
         }
     }
@@ -254,11 +265,15 @@ impl Queues {
             let number = book.find(name);
             number.and_then(|number| book.remove(number))
         };
-        let Some(name) = removed else { return false };
-        if let Some(clerk) = &self.clerk {
-            clerk.note(Change::Remove(name)).await;
-        }
+        let Some(queue) = removed else { return false };
+        self.forget(&queue).await;
         true
+    }
+
+    async fn forget(&self, queue: &Queue) {
+        if let Some(clerk) = &self.clerk {
+            clerk.note(Change::Remove(queue.number)).await;
+        }
     }
 
     /// Looks after the queues until the process ends.
@@ -279,11 +294,9 @@ impl Queues {
         let expired = self.book().expired(Instant::now());
         for number in expired {
             let removed = self.book().remove(number);
-            let Some(name) = removed else { continue };
-            log::info!(queue:% = name; "a queue without consumer has expired");
-            if let Some(clerk) = &self.clerk {
-                clerk.note(Change::Remove(name)).await;
-            }
+            let Some(queue) = removed else { continue };
+            log::info!(queue:% = queue.name; "a queue without consumer has expired");
+            self.forget(&queue).await;
         }
     }
 
@@ -309,13 +322,13 @@ impl Queues {
                 continue;
             }
             let excerpt = self.read(number, place, filter).await?;
-            self.book().trim(number, &excerpt.events);
+            self.book().trim(number, place, &excerpt.events);
             // What was counted is there to be found, unless it is damaged.
             if excerpt.events.is_empty() && excerpt.place >= self.archive.end() {
                 return Ok(());
             }
             if let Some(queue) = self.book().get_mut(number).filter(|_| excerpt.events.is_empty()) {
-                queue.advance(excerpt.place);
+                queue.advance_from(place, excerpt.place);
             }
         }
     }
@@ -325,7 +338,7 @@ impl Queues {
         let unsaved = self.book().unsaved();
         if !unsaved.is_empty() {
             let is_saved = match &self.clerk {
-                Some(clerk) => clerk.note(Change::Keep(unsaved.clone())).await,
+                Some(clerk) => clerk.note(self.keeping(unsaved.clone())).await,
                 None => true,
             };
             if is_saved {

@@ -77,8 +77,8 @@ async fn serve(config: Config) -> Result<(), StartError> {
     log::info!(address:% = server.address(), admin:% = admin.address(); "listen is open");
     let queues = parts.consume(nodes);
     until_stopped(signals, &files).await;
-    queues.stop(FINISH_TIMEOUT.min(config.common.drain_timeout)).await;
-    server.drain(FINISH_TIMEOUT.min(config.common.drain_timeout)).await;
+    let patience = FINISH_TIMEOUT.min(config.common.drain_timeout);
+    tokio::join!(queues.stop(patience), server.drain(patience));
     log::info!("listen has stopped");
     Ok(())
 }

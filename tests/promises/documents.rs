@@ -22,6 +22,7 @@ fn gateway() -> Gateway {
     let secret = house.folder.path().join("jwt.secret");
     fs::write(&secret, SECRET).unwrap();
     let house = house.set("JWT_SECRET_FILE", secret.display()).set("JWT_REQUIRE_EXP", "false");
+    let house = house.set("CHANNELS_ENABLE", "true");
     house.set("JWT_DEFAULT_PUBLISH", ">").set("JWT_DEFAULT_SUBSCRIBE", ">").open()
 }
 
@@ -49,6 +50,11 @@ async fn the_examples_of_server_sent_events_do_what_is_shown() {
 }
 
 #[tokio::test]
+async fn the_examples_of_durable_queues_do_what_is_shown() {
+    assert!(play("queues.md").await >= 6);
+}
+
+#[tokio::test]
 async fn the_examples_of_phoenix_do_what_is_shown() {
     assert!(play("phoenix.md").await >= 4);
 }
@@ -61,6 +67,11 @@ async fn the_examples_of_the_eventual_agent_do_what_is_shown() {
 #[tokio::test]
 async fn the_examples_of_signed_tokens_do_what_is_shown() {
     assert!(play("signed-tokens.md").await >= 4);
+}
+
+#[tokio::test]
+async fn the_examples_of_channels_do_what_is_shown() {
+    assert!(play("channels.md").await >= 2);
 }
 
 /// A page that nobody plays could say anything.
@@ -77,5 +88,5 @@ fn every_page_is_played_and_stands_in_the_index() {
             count += 1;
         }
     }
-    assert_eq!(count, 6);
+    assert_eq!(count, 7);
 }

@@ -78,7 +78,7 @@ async fn the_figures_of_eventsourced_are_among_the_metrics() {
     let request = reqwest::Client::new().get(queue);
     let request = request.header("authorization", format!("Basic {TOKEN}"));
     let _consumer = EventStream::of(request).await;
-    assert_eq!(broadcast.metric("fanfare_broker_connections").await, 0.0);
+    assert_eq!(broadcast.metric("fanfare_amqp_connections").await, 0.0);
     assert_eq!(broadcast.metric("fanfare_events_delivered_total").await, 0.0);
     for count in [1.0, 2.0] {
         fire(&gateway, "a", "1").await;

@@ -8,13 +8,14 @@ use shared::settings::{parse_path, parse_seconds, parse_size};
 
 use crate::outputs::queue::headers::ExtraHeaders;
 use crate::outputs::queue::name::NamePattern;
+use crate::places::is_taken;
 use crate::queues::queue::Bounds;
 
 /// What can be told of queues.
 #[derive(Debug, Clone, Args)]
 pub struct Queues {
     /// Where queues are: a path; `/` is every path that nothing else has
-    #[arg(long, env = "QUEUE_PATH", value_name = "PATH", default_value = "/queue", value_parser = parse_path)]
+    #[arg(long, env = "QUEUE_PATH", value_name = "PATH", default_value = "/queue", value_parser = parse_queue_path)]
     pub queue_path: String,
 
     /// How a request names its queue: text, `${query:NAME}` and `${cookie:NAME}`
@@ -49,6 +50,11 @@ pub struct Queues {
     /// Further headers of a queue's stream, or other values of its own: `Name: value`, between `|`
     #[arg(long, env = "QUEUE_HEADERS", value_name = "HEADER|…", default_value = "")]
     pub queue_headers: ExtraHeaders,
+}
+
+fn parse_queue_path(text: &str) -> Result<String, String> {
+    let path = parse_path(text)?;
+    if is_taken(&path) { Err("something else is there".to_owned()) } else { Ok(path) }
 }
 
 /// Where queues are.

@@ -22,6 +22,7 @@ use crate::query::{Query, seen_last};
 use crate::queues::book::OpenError;
 use crate::queues::consumer::Consumer;
 use crate::refusal::{QueueFault, Refusal, STATUS_REASON};
+use crate::tickets::Hold;
 use crate::watch::Watch;
 
 pub mod headers;
@@ -61,7 +62,8 @@ pub async fn open(request: &HttpRequest, outputs: &Outputs) -> Result<HttpRespon
         let place = outputs.enter(request)?;
         let hold = tickets.open_claimed(claim).await;
         let watch = Rc::new(Watch::judged(&outputs.worker, principal, vec![wanted]));
-        let consuming = broker.consume(&name, ticket);
+        let is_superseded = || hold.as_ref().is_some_and(Hold::is_superseded);
+        let consuming = broker.consume(&name, ticket, is_superseded);
         let consumer = tokio::select! {
             consumer = consuming => consumer,
             // It may have waited for long.

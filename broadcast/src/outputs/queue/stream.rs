@@ -124,14 +124,12 @@ async fn deliver(source: Source, carrying: Carrying, pipe: Rc<Pipe>, hold: Optio
 }
 
 async fn pass_on(source: Source, carrying: Carrying, pipe: &Pipe) -> Result<(), Disconnect> {
-    let watch = source.watch();
     let mut writing = Writing { source, pipe, moment: None };
     loop {
         let mut frame = Vec::new();
         writing.source.next(carrying, &mut frame).await?;
         let moment = pipe.write(&frame);
         writing.moment = Some(moment);
-        watch.count_delivery();
         pipe.flushes.pass(moment).await;
         writing.moment = None;
         writing.source.acknowledge().await?;
@@ -177,8 +175,9 @@ impl Source {
     async fn next(&mut self, carrying: Carrying, out: &mut Vec<u8>) -> Result<(), Disconnect> {
         match self {
             Self::Log(consumer) => push(&consumer.next().await?, carrying, out),
-            Self::Broker(consumer, _) => {
+            Self::Broker(consumer, watch) => {
                 let message = consumer.next().await?;
+                watch.count_delivery();
                 if message.is_redelivered {
                     out.extend_from_slice(REDELIVERED);
                 }
@@ -227,7 +226,11 @@ impl Drop for Writing<'_> {
 /// Appends a message.
 fn push(delivery: &Delivery, carrying: Carrying, out: &mut Vec<u8>) {
     let (is_redelivered, cursor, event) = match delivery {
-        Delivery::Gap { earliest } => {
+        Delivery::Gap { place, earliest } => {
+            // What follows is behind this: a client that says so has heard of the gap.
+            if carrying.has_ids {
+                out.extend_from_slice(format!("id: {place}\n").as_bytes());
+            }
             out.extend_from_slice(format!("event: {GAP}\n").as_bytes());
             let mut gap = Vec::new();
             cloudevents::push_gap(&earliest.to_string(), &mut gap);
