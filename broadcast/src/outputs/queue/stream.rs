@@ -175,8 +175,9 @@ impl Source {
     async fn next(&mut self, carrying: Carrying, out: &mut Vec<u8>) -> Result<(), Disconnect> {
         match self {
             Self::Log(consumer) => push(&consumer.next().await?, carrying, out),
-            Self::Broker(consumer, _) => {
+            Self::Broker(consumer, watch) => {
                 let message = consumer.next().await?;
+                watch.count_delivery();
                 if message.is_redelivered {
                     out.extend_from_slice(REDELIVERED);
                 }
