@@ -70,6 +70,7 @@ mod publish_link;
 mod rabbit_away;
 mod rabbit_events;
 mod rabbit_load;
+mod rabbit_poison;
 mod rabbit_queues;
 mod receipts;
 mod reloads;
