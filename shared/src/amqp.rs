@@ -15,10 +15,13 @@ use tokio::time::{Instant, timeout};
 use crate::amqp::url::AmqpUrl;
 use crate::amqp::wire::Cut;
 
+mod frames;
 pub mod settings;
 pub mod url;
 pub mod wire;
 
+/// A frame that is larger is not looked at. RabbitMQ's are 128 KiB at most, unless it is told otherwise.
+const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// RabbitMQ lets a connection have so many channels.
 const CHANNELS_MAX: usize = 2047;
 /// How long a connection, or an answer on one, may take.

@@ -80,6 +80,7 @@ mod queues;
 mod rabbit_away;
 mod rabbit_events;
 mod rabbit_load;
+mod rabbit_poison;
 mod rabbit_queues;
 mod receipts;
 mod reloads;

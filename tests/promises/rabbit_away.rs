@@ -5,11 +5,14 @@ use reqwest::Response;
 use rustix::process::Signal;
 use tokio::task::JoinHandle;
 
+use crate::browser::Browser;
 use crate::client::{answer, let_pass};
+use crate::event_stream::ticket;
 use crate::gateway::{House, Process, TOKEN};
 use crate::measures::{degraded, until};
 use crate::queue_stream::{QueueStream, ask, ask_as, ask_plainly, data, listed};
 use crate::rabbit::Rabbit;
+use crate::rabbit_desk::Desk;
 use crate::wire::{Wire, header_of, status};
 
 const READER: &str = "0123456789abcdef-reader";
@@ -100,7 +103,7 @@ async fn what_waited_for_the_broker_is_served_when_it_comes_and_comes_back() {
     rabbit.up().await;
     let mut first = QueueStream::begin(waiting_for_it.await.unwrap()).await;
     assert_eq!(degraded(&broadcast).await, Vec::<String>::new());
-    let desk = crate::rabbit_desk::Desk::open(&rabbit.url()).await;
+    let desk = Desk::open(&rabbit.url()).await;
     for number in 0..3 {
         desk.put("first", number.to_string()).await;
         assert_eq!(first.message().await, data(&number.to_string()));
@@ -120,7 +123,7 @@ async fn what_waited_for_the_broker_is_served_when_it_comes_and_comes_back() {
     rabbit.up().await;
     let mut first = QueueStream::begin(comes_back.await.unwrap()).await;
     QueueStream::begin(comes_back_too.await.unwrap()).await;
-    let desk = crate::rabbit_desk::Desk::open(&rabbit.url()).await;
+    let desk = Desk::open(&rabbit.url()).await;
     desk.put("first", "again").await;
     // The broker may not have heard of the last acknowledgements, and then says so.
     loop {
@@ -155,4 +158,36 @@ async fn a_frozen_broker_is_taken_for_dead_and_found_again() {
     rabbit.signal(Signal::STOP);
     assert!(broadcast.stop().success());
     rabbit.signal(Signal::CONT);
+}
+
+#[tokio::test]
+async fn a_browsers_event_source_survives_the_brokers_death_and_return() {
+    let mut rabbit = Rabbit::start().await;
+    let house = rabbit.house();
+    let broadcast = house.broadcast();
+    let browser = Browser::open(&format!("{}/healthz", broadcast.url())).await;
+    let script = r#"
+        window.heard = [];
+        window.source = new EventSource("/queue?id=page&ticket=TICKET");
+        window.source.onmessage = event => { window.heard.push(event.data); };
+    "#;
+    browser.run(&script.replace("TICKET", &ticket(&broadcast, TOKEN).await)).await;
+    for number in 1..=3 {
+        wait_for_seat(&broadcast, "page", true).await;
+        let desk = Desk::open(&rabbit.url()).await;
+        until("a queue", async || desk.look("page").await).await;
+        desk.put("page", number.to_string()).await;
+        until("what the page has to hear", async || {
+            let heard = browser.run("return window.heard;").await;
+            (heard.as_array().unwrap().last()? == &number.to_string()).then_some(())
+        })
+        .await;
+        rabbit.kill();
+        // The page comes back before the broker does, and waits.
+        wait_for_seat(&broadcast, "page", false).await;
+        wait_for_seat(&broadcast, "page", true).await;
+        rabbit.up().await;
+    }
+    assert_eq!(browser.run("return window.source.readyState < 2;").await, true);
+    browser.close().await;
 }

@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
+use crate::amqp::frames::Frames;
 use crate::amqp::url::AmqpUrl;
 
 /// A socket, or TLS over one.
@@ -116,10 +117,11 @@ async fn dial(url: &AmqpUrl, tls: &Arc<ClientConfig>) -> io::Result<(Box<dyn Dup
     stream.set_nodelay(true)?;
     let cut = Cut(socket2::SockRef::from(&stream).try_clone()?);
     Ok(match url.uri().scheme {
-        AMQPScheme::AMQP => (Box::new(stream), cut),
+        AMQPScheme::AMQP => (Box::new(Frames::new(stream)), cut),
         AMQPScheme::AMQPS => {
             let name = ServerName::try_from(authority.host.clone()).map_err(io::Error::other)?;
-            (Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?), cut)
+            let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
+            (Box::new(Frames::new(stream)), cut)
         }
     })
 }
