@@ -151,6 +151,11 @@ fn broker(config: &Config) -> Result<Option<Arc<Broker>>, StartError> {
     if config.queues.queue_engine != Engine::Amqp {
         return Ok(None);
     }
+    // RabbitMQ counts in milliseconds, and its clients in 31 bits.
+    if i32::try_from(config.queues.queue_expires.as_millis()).is_err() {
+        let fault = "RabbitMQ keeps no queue for more than 24 days".to_owned();
+        return Err(StartError::Setting { setting: "QUEUE_EXPIRES".to_owned(), fault });
+    }
     let tls = config.amqp.tls()?;
     let nodes = config.amqp.nodes()?;
     let nodes = nodes.map(|url| Node::follow(url, Arc::clone(&tls))).collect();

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use broadcast::log::keeper::Durability;
-use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser};
 use jiff::Timestamp;
 use rustix::fs::{Access, access};
@@ -13,7 +12,7 @@ use shared::bearer::KeyFiles;
 use shared::link::LinkAddress;
 use shared::reload::Source as _;
 use shared::reload::file::{Identity, ReadError, read_all};
-use shared::settings::{Common, EXIT_CONFIG};
+use shared::settings::{Common, EXIT_CONFIG, describe};
 use shared::tls::IdentityFiles;
 use shared::tokens::file::{lines, parse, parse_line};
 
@@ -58,16 +57,10 @@ fn find_faults() -> Vec<String> {
     faults
 }
 
-/// One sentence that names the setting as the environment does.
+/// One sentence that names the setting.
 fn setting_fault(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    let sentence = first.strip_prefix("error: ").unwrap_or(first);
-    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
-        return sentence.to_owned();
-    };
-    let name = flag.split(' ').next().unwrap_or_default().trim_start_matches('-');
-    format!("{}: {sentence}", name.replace('-', "_").to_uppercase())
+    // Never clap's own words: they show the value, and that may be a secret.
+    describe(error)
 }
 
 fn token_faults(path: &Path) -> Vec<String> {
@@ -198,8 +191,19 @@ mod tests {
         let error =
             listen::Config::try_parse_from(["listen", "--publish-timeout", "5"]).unwrap_err();
         let fault = setting_fault(&error);
-        assert!(fault.starts_with("PUBLISH_TIMEOUT: invalid value '5'"), "{fault}");
+        assert!(
+            fault.starts_with("PUBLISH_TIMEOUT (--publish-timeout): write a duration"),
+            "{fault}"
+        );
         assert!(!fault.contains('\n'), "{fault}");
+    }
+
+    #[test]
+    fn a_wrong_setting_is_not_shown() {
+        let url = "amqp:/guest:secret-of-the-broker@host/";
+        let error = listen::Config::try_parse_from(["listen", "--amqp-urls", url]).unwrap_err();
+        let fault = setting_fault(&error);
+        assert!(fault.starts_with("AMQP_URLS") && !fault.contains("secret"), "{fault}");
     }
 
     #[test]

@@ -70,13 +70,6 @@ impl Node {
     pub fn live(&self) -> Option<Arc<Live>> {
         self.live.borrow().as_ref().filter(|live| live.is_up()).cloned()
     }
-
-    /// Waits until something has changed.
-    pub async fn change(&mut self) {
-        if self.live.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
 }
 
 /// Keeps one connection until nobody wants it any more.

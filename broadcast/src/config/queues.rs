@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use shared::settings::{parse_path, parse_seconds, parse_size};
+use shared::settings::{parse_seconds, parse_size};
 
 use crate::outputs::queue::headers::ExtraHeaders;
 use crate::outputs::queue::name::NamePattern;
@@ -76,4 +76,14 @@ impl Queues {
             expires: self.queue_expires,
         }
     }
+}
+
+/// Reads the path of a resource: it begins with a slash, and ends without one.
+fn parse_path(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"?#%".contains(&byte);
+    if !text.starts_with('/') || !text.bytes().all(is_plain) {
+        return Err("a path begins with / and has no ?, # or %".to_owned());
+    }
+    let path = text.trim_end_matches('/');
+    Ok(if path.is_empty() { "/".to_owned() } else { path.to_owned() })
 }

@@ -238,20 +238,21 @@ impl Book {
         }
     }
 
-    /// Queues whose time is over.
-    pub fn expired(&self, now: Instant) -> Vec<u64> {
+    /// Takes out the queues whose time is over.
+    pub fn expire(&mut self, now: Instant) -> Vec<Queue> {
         let over = self.queues.iter().filter(|(_, queue)| queue.has_expired(&self.bounds, now));
-        over.map(|(number, _)| *number).collect()
+        let over: Vec<u64> = over.map(|(number, _)| *number).collect();
+        over.into_iter().filter_map(|number| self.remove(number)).collect()
     }
 
-    /// What is to be written down, where it is not what is written.
-    pub fn unsaved(&mut self) -> Vec<Record> {
+    /// What is to be written down, where it is not what is written; and whether anything is.
+    pub fn unsaved(&mut self) -> Vec<(Record, bool)> {
         let mut unsaved = Vec::new();
         for queue in self.queues.values_mut() {
             queue.rest(self.end);
             let record = queue.record();
             if queue.saved.as_ref() != Some(&record) {
-                unsaved.push(record);
+                unsaved.push((record, queue.saved.is_some()));
             }
         }
         unsaved

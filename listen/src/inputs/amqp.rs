@@ -24,6 +24,7 @@ use shared::amqp::{self, Full, Lane, Node, patient, refusal};
 use shared::cloudevents::attributes::Faults;
 use shared::link::IN_FLIGHT_BYTES_MAX;
 use shared::link::sender::Sender;
+use shared::memory::Memory;
 use shared::pattern::Pattern;
 use shared::principal::{Grant, Principal};
 use shared::publisher::{Approved, PublishError, Publisher, make_id};
@@ -50,7 +51,7 @@ const NOT_IN_PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The name of a queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QueueName(ShortString);
 
 impl FromStr for QueueName {
@@ -73,6 +74,8 @@ pub struct Consuming {
     pub metrics: Arc<Metrics>,
     /// The largest body.
     pub body_bytes_max: usize,
+    /// The account of what waits.
+    pub memory: Arc<Memory>,
 }
 
 /// One queue that is being consumed.
@@ -216,8 +219,10 @@ impl Consumer {
     /// Fires what can be fired, rejects what cannot, and acknowledges it all when it is kept.
     async fn take(&mut self, batch: Vec<Delivery>, lane: &Lane) -> Result<(), Interruption> {
         let mut waiting = VecDeque::new();
-        for delivery in batch {
-            match self.read(&delivery) {
+        let bytes = batch.iter().map(|it| it.data.len()).sum();
+        let _held = self.consuming.memory.hold(bytes);
+        for mut delivery in batch {
+            match self.read(&mut delivery) {
                 Ok(event) => waiting.push_back((event, delivery.acker)),
                 Err(faults) => self.reject(&delivery.acker, &faults).await?,
             }
@@ -254,8 +259,8 @@ impl Consumer {
         sent(last.ack(BasicAckOptions { multiple: true }).await)
     }
 
-    fn read(&self, delivery: &Delivery) -> Result<Approved, Faults> {
-        let body = Bytes::copy_from_slice(&delivery.data);
+    fn read(&self, delivery: &mut Delivery) -> Result<Approved, Faults> {
+        let body = Bytes::from(std::mem::take(&mut delivery.data));
         if body.len() > self.consuming.body_bytes_max {
             return Err(Faults::of("body", "is too large"));
         }

@@ -100,13 +100,22 @@ impl Stream {
 
     /// Answers with the stream.
     pub(in crate::outputs) fn into_response(self, extra: &ExtraHeaders) -> HttpResponse {
-        let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(self));
-        add_headers("text/event-stream; charset=utf-8", response.headers_mut());
-        extra.add_to(response.headers_mut());
-        // What follows a stream on its connection would wait for ever.
-        response.head_mut().set_connection_type(ConnectionType::Close);
-        response
+        respond(BoxBody::new(self), extra)
     }
+}
+
+/// A stream that ends as it begins.
+pub(in crate::outputs) fn ended(extra: &ExtraHeaders) -> HttpResponse {
+    respond(BoxBody::new(BANNER), extra)
+}
+
+fn respond(body: BoxBody, extra: &ExtraHeaders) -> HttpResponse {
+    let mut response = HttpResponse::with_body(StatusCode::OK, body);
+    add_headers("text/event-stream; charset=utf-8", response.headers_mut());
+    extra.add_to(response.headers_mut());
+    // What follows a stream on its connection would wait for ever.
+    response.head_mut().set_connection_type(ConnectionType::Close);
+    response
 }
 
 /// Takes messages and writes them until there is a reason to end. Arms: the session has ended; the

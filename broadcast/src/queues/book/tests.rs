@@ -149,7 +149,7 @@ fn what_is_wanted_begins_at_the_furthest_place_that_is_written_down() {
     assert_eq!(book.wanted_from(), Some(0));
     let unsaved = book.unsaved();
     assert_eq!(unsaved.len(), 1);
-    book.note_saved(unsaved);
+    book.note_saved(unsaved.into_iter().map(|(record, _)| record).collect());
     assert_eq!(book.wanted_from(), Some(1));
 }
 
@@ -159,8 +159,13 @@ fn queues_expire_by_their_own_time() {
     let mut book = book(Bounds { expires: Duration::from_secs(9), ..Bounds::default() });
     let [kept, idle] = ["kept", "idle"].map(|name| open(&mut book, name, &["a"]).unwrap().number);
     book.get_mut(idle).unwrap().release(None, begun);
-    assert!(book.expired(begun + Duration::from_secs(8)).is_empty());
-    assert_eq!(book.expired(begun + Duration::from_secs(9)), [idle]);
     book.get_mut(kept).unwrap().release(None, begun + Duration::from_secs(5));
-    assert_eq!(book.expired(begun + Duration::from_secs(13)), [idle]);
+    let mut expire = |after| -> Vec<u64> {
+        let expired = book.expire(begun + Duration::from_secs(after));
+        expired.iter().map(|queue| queue.number).collect()
+    };
+    for (after, expired) in [(8, vec![]), (9, vec![idle]), (13, vec![]), (14, vec![kept])] {
+        assert_eq!(expire(after), expired, "{after}");
+    }
+    assert!(book.is_empty());
 }
