@@ -40,8 +40,8 @@ fn find_faults() -> Vec<String> {
     let listen = listen::Config::try_parse_from(["listen"]);
     let broadcast = broadcast::config::Config::try_parse_from(["broadcast"]);
     let mut faults = Vec::new();
-    faults.extend(listen.as_ref().err().map(setting_fault));
-    faults.extend(broadcast.as_ref().err().map(setting_fault));
+    faults.extend(listen.as_ref().err().map(describe));
+    faults.extend(broadcast.as_ref().err().map(describe));
     // Both have most settings in common, and so most faults.
     faults.dedup();
     // In memory nothing is ever written there.
@@ -55,12 +55,6 @@ fn find_faults() -> Vec<String> {
         faults.extend(socket_fault(&common.link));
     }
     faults
-}
-
-/// One sentence that names the setting.
-fn setting_fault(error: &clap::Error) -> String {
-    // Never clap's own words: they show the value, and that may be a secret.
-    describe(error)
 }
 
 fn token_faults(path: &Path) -> Vec<String> {
@@ -190,7 +184,7 @@ mod tests {
     fn a_wrong_setting_is_named_as_in_the_environment() {
         let error =
             listen::Config::try_parse_from(["listen", "--publish-timeout", "5"]).unwrap_err();
-        let fault = setting_fault(&error);
+        let fault = describe(&error);
         assert!(
             fault.starts_with("PUBLISH_TIMEOUT (--publish-timeout): write a duration"),
             "{fault}"
@@ -202,7 +196,7 @@ mod tests {
     fn a_wrong_setting_is_not_shown() {
         let url = "amqp:/guest:secret-of-the-broker@host/";
         let error = listen::Config::try_parse_from(["listen", "--amqp-urls", url]).unwrap_err();
-        let fault = setting_fault(&error);
+        let fault = describe(&error);
         assert!(fault.starts_with("AMQP_URLS") && !fault.contains("secret"), "{fault}");
     }
 
