@@ -1,7 +1,7 @@
+use std::task::{Context, Poll, Waker};
+
 use super::*;
 use crate::channels::mailbox::TooSlow;
-
-use std::task::{Context, Poll, Waker};
 
 /// Sixteen MiB: more than any test holds.
 const MEMORY: usize = 16 * 1024 * 1024;
