@@ -229,6 +229,25 @@ fn the_readme_names_every_setting_and_no_other() {
     assert_eq!(named, declared);
 }
 
+/// Whoever runs containers need not edit their files for these.
+#[test]
+fn the_compose_files_pass_on_every_setting_of_queues_channels_and_signed_tokens() {
+    let files = [
+        "broadcast/src/config/queues.rs",
+        "shared/src/amqp/settings.rs",
+        "broadcast/src/config/channels.rs",
+    ];
+    let common = ["shared/src/settings.rs", "listen/src/config.rs"].into_iter().flat_map(declared);
+    let more = common.filter(|it| it.starts_with("JWT_") || it.starts_with("AMQP_"));
+    let names: Vec<String> = files.into_iter().flat_map(declared).chain(more).collect();
+    assert!(names.len() >= 20);
+    for path in ["docker-compose.yml", "docker-compose.dev.yml"] {
+        let file = read(path);
+        let missing = names.iter().filter(|name| !file.contains(&format!("\n    {name}:\n")));
+        complain(missing.map(|name| format!("{path} does not pass on {name}")).collect());
+    }
+}
+
 #[test]
 fn the_architecture_stays_a_page_to_be_read() {
     let lines = read("ARCHITECTURE.md").lines().count();

@@ -11,7 +11,7 @@ use lapin::options::{
     BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use shared::amqp::{Lane, Live, Node, patient, refusal};
+use shared::amqp::{Full, Lane, Node, lane, patient, refusal};
 use shared::credentials::Digest;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -26,9 +26,11 @@ const NOT_FOUND: u16 = 404;
 const RESOURCE_LOCKED: u16 = 405;
 /// How often one looks whether a queue is free, or a broker there.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long one waits for a consumer that is leaving: for its client to be sent away, or for the
-/// broker to hear of it.
-const LEAVING_MAX: Duration = Duration::from_secs(5);
+/// How long one waits for a consumer to be sent away: its connection may be dead, and is let go after
+/// 15 s without a byte.
+const LEAVING_MAX: Duration = Duration::from_secs(20);
+/// How long the broker may take to hear that a consumer has gone.
+const HEARING_MAX: Duration = Duration::from_secs(5);
 
 /// The way to RabbitMQ.
 #[derive(Debug)]
@@ -64,6 +66,12 @@ pub enum BrokerError {
     /// The broker refuses, for a reason of its own.
     #[error("Exception ({0}) Reason: \"{1}\"")]
     Refused(u16, String),
+}
+
+impl From<Full> for BrokerError {
+    fn from(_: Full) -> Self {
+        Self::Full
+    }
 }
 
 /// Why a seat cannot be had.
@@ -118,7 +126,8 @@ impl Broker {
     }
 
     /// Becomes the consumer of a queue, and makes the queue where there is none. Waits while there is
-    /// no broker. A consumer that came by the same ticket is sent away.
+    /// no broker, unless its place `is_taken_over`: a consumer that came by the same ticket is sent
+    /// away, also while it waits.
     ///
     /// # Errors
     ///
@@ -127,6 +136,7 @@ impl Broker {
         self: &Arc<Self>,
         name: &str,
         ticket: Option<Digest>,
+        is_taken_over: impl Fn() -> bool,
     ) -> Result<Consumer, BrokerError> {
         let deadline = Instant::now() + LEAVING_MAX;
         // From here on the seat is given back, whatever becomes of this.
@@ -137,15 +147,29 @@ impl Broker {
                 Err(_) => return Err(BrokerError::Taken),
             }
         };
+        let look = sitting.look();
+        let sent_away = async {
+            while !is_taken_over() {
+                look.notified().await;
+            }
+        };
+        tokio::select! {
+            opened = self.open(name, left_at) => Ok(opened?.on(sitting)),
+            () = sent_away => Err(BrokerError::Taken),
+        }
+    }
+
+    /// Consumes a queue whose seat is ours, which somebody left a moment ago.
+    async fn open(&self, name: &str, left_at: Option<Instant>) -> Result<Opened, BrokerError> {
         loop {
-            let lane = self.lane().await?;
+            let lane = lane(&self.nodes).await?;
             // Whoever was there may have left just now, or with a connection before this one.
-            let left_at = left_at.max(Some(lane.live.begun()));
+            let left_at = left_at.max(Some(lane.begun()));
             match self.begin(lane, name).await {
-                Ok(opened) => return Ok(opened.on(sitting)),
+                Ok(opened) => return Ok(opened),
                 // The broker has not heard yet that the one before has gone.
                 Err(Attempt::Failed(BrokerError::Taken))
-                    if left_at.is_some_and(|at| at.elapsed() < LEAVING_MAX) =>
+                    if left_at.is_some_and(|at| at.elapsed() < HEARING_MAX) =>
                 {
                     sleep(LOOK_EVERY).await;
                 }
@@ -165,7 +189,7 @@ impl Broker {
         // Who has left long ago is forgotten by whoever comes next.
         seats.retain(|_, seat| match seat {
             Seat::Taken { .. } => true,
-            Seat::LeftAt(at) => at.elapsed() < LEAVING_MAX,
+            Seat::LeftAt(at) => at.elapsed() < HEARING_MAX,
         });
         let left_at = match seats.get(name) {
             None => None,
@@ -181,31 +205,6 @@ impl Broker {
         let look = Arc::new(Notify::new());
         seats.insert(name.to_owned(), Seat::Taken { look: Arc::clone(&look), ticket });
         Ok((Sitting { broker: Arc::clone(self), name: name.to_owned(), look }, left_at))
-    }
-
-    /// A channel on the connection that has fewest; waits for one while there is no connection.
-    async fn lane(&self) -> Result<Lane, BrokerError> {
-        loop {
-            let mut lives: Vec<Arc<Live>> = self.nodes.iter().filter_map(Node::live).collect();
-            let is_away = lives.is_empty();
-            lives.retain(|live| live.has_room());
-            lives.sort_by_key(|live| live.channels());
-            let mut is_full = true;
-            for live in &lives {
-                match live.open().await {
-                    Ok(lane) => return Ok(lane),
-                    // Others were quicker, or it has not heard yet of one that was left.
-                    Err(error)
-                        if matches!(error.kind(), lapin::ErrorKind::ChannelsLimitReached) => {}
-                    // It was lost meanwhile.
-                    Err(_) => is_full = false,
-                }
-            }
-            if is_full && !is_away {
-                return Err(BrokerError::Full);
-            }
-            sleep(LOOK_EVERY).await;
-        }
     }
 
     async fn begin(&self, lane: Lane, name: &str) -> Result<Opened, Attempt> {
@@ -237,7 +236,7 @@ impl Broker {
     pub async fn remove(&self, name: &str) -> Result<(), BrokerError> {
         let name = ShortString::try_new(name).map_err(|_| BrokerError::NotFound)?;
         loop {
-            let lane = self.lane().await?;
+            let lane = lane(&self.nodes).await?;
             let removed = async {
                 // To remove one that is not there is no fault for RabbitMQ.
                 let looked = QueueDeclareOptions::default().passive();

@@ -4,17 +4,17 @@
 //! Clients are on every worker, so a channel is a list of mailboxes behind one lock: whoever publishes
 //! puts the same bytes into each, in the same order for all.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use shared::credentials::Digest;
 use shared::json::{push_name, push_string};
-use shared::memory::{Held, Memory};
+use shared::memory::Memory;
 
+use crate::channels::mailbox::{Account, Mailbox, Posted};
 use crate::event_stream::push_data;
+
+pub mod mailbox;
 
 /// WIRE §6: so long is the id of a channel, in bytes.
 pub const CHANNEL_BYTES: usize = 12;
@@ -32,16 +32,28 @@ pub struct Bounds {
     pub channels_max: usize,
     /// The most clients of one.
     pub clients_max: usize,
+    /// The most clients of all: they show no token, and must leave room for those who do.
+    pub clients_in_all_max: usize,
     /// What may wait for one client.
     pub mailbox_bytes_max: usize,
+    /// What may wait for all of them.
+    pub waiting_bytes_max: usize,
 }
 
 /// All channels.
 #[derive(Debug)]
 pub struct Channels {
     bounds: Bounds,
-    memory: Arc<Memory>,
-    open: Mutex<HashMap<String, Channel>>,
+    account: Account,
+    open: Mutex<Open>,
+}
+
+/// The channels that somebody has joined.
+#[derive(Debug, Default)]
+struct Open {
+    channels: HashMap<String, Channel>,
+    /// In all of them.
+    clients: usize,
 }
 
 #[derive(Debug)]
@@ -54,7 +66,7 @@ struct Channel {
 #[derive(Debug)]
 struct Client {
     id: String,
-    /// The same in lower case: no other may have it.
+    /// The same whatever its case: no other may have it.
     folded: String,
     mailbox: Arc<Mailbox>,
 }
@@ -111,6 +123,12 @@ pub enum ChannelError {
     /// There are as many clients as there may be in this one.
     #[error("too many clients in channel")]
     TooManyClients,
+    /// There are as many clients as there may be in all of them.
+    #[error("too many clients")]
+    TooManyClientsInAll,
+    /// Too much waits for clients who do not read.
+    #[error("no room for messages now")]
+    NoRoom,
     /// The message has no kind.
     #[error("invalid event type, must not be shorter than one character")]
     BadType,
@@ -131,16 +149,18 @@ pub struct Membership {
 impl Channels {
     /// No channels yet.
     pub fn new(bounds: Bounds, memory: &Arc<Memory>) -> Arc<Self> {
-        Arc::new(Self { bounds, memory: Arc::clone(memory), open: Mutex::default() })
+        let share = Memory::new(bounds.waiting_bytes_max);
+        let account = Account { memory: Arc::clone(memory), share };
+        Arc::new(Self { bounds, account, open: Mutex::default() })
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<String, Channel>> {
+    fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many channels there are.
     pub fn count(&self) -> usize {
-        self.open().len()
+        self.open().channels.len()
     }
 
     /// Lets a client into a channel, and makes the channel where there is none. It is told who is
@@ -161,16 +181,20 @@ impl Channels {
             return Err(ChannelError::LongPassword);
         }
         let mut open = self.open();
-        if !open.contains_key(&id) && open.len() >= self.bounds.channels_max {
+        let Open { channels, clients } = &mut *open;
+        if !channels.contains_key(&id) && channels.len() >= self.bounds.channels_max {
             return Err(ChannelError::TooManyChannels);
+        }
+        if *clients >= self.bounds.clients_in_all_max {
+            return Err(ChannelError::TooManyClientsInAll);
         }
         let made = || Channel {
             password: (!password.is_empty()).then(|| Digest::of(&password)),
             clients: Vec::new(),
         };
-        let channel = open.entry(id.clone()).or_insert_with(made);
+        let channel = channels.entry(id.clone()).or_insert_with(made);
         channel.admit(&password)?;
-        let folded = client.to_lowercase();
+        let folded = fold(&client);
         if channel.clients.iter().any(|other| other.folded == folded) {
             return Err(ChannelError::TakenClient);
         }
@@ -178,12 +202,15 @@ impl Channels {
             return Err(ChannelError::TooManyClients);
         }
         let mailbox = Arc::new(Mailbox::new(self.bounds.mailbox_bytes_max));
-        let (id_of_client, to_client) = (client.clone(), Arc::clone(&mailbox));
-        channel.clients.push(Client { id: id_of_client, folded, mailbox: to_client });
-        let list = Message { kind: "CLIENT_LIST", origin: SERVER, payload: &channel.list() };
-        mailbox.put(&list.posted(&id, &self.memory));
         let connect = Message { kind: "CONNECT", origin: &client, payload: "null" };
-        channel.tell_all(&connect.posted(&id, &self.memory));
+        let connect = connect.written(&id);
+        channel.tell_all(&Posted::of(connect.clone(), &self.account));
+        let (id_of_client, to_client) = (client, Arc::clone(&mailbox));
+        channel.clients.push(Client { id: id_of_client, folded, mailbox: to_client });
+        *clients += 1;
+        let list = Message { kind: "CLIENT_LIST", origin: SERVER, payload: &channel.list() };
+        // Both at once: what is alone always has room, however long the list is.
+        mailbox.put(&Posted::of([list.written(&id), connect].concat(), &self.account));
         Ok(Membership { channels: Arc::clone(self), channel: id, mailbox })
     }
 
@@ -206,31 +233,43 @@ impl Channels {
             return Err(ChannelError::BadOrigin);
         }
         // It is written before anybody has to wait for that.
-        let posted = message.posted(id, &self.memory);
+        let posted = Posted::of(message.written(id), &self.account);
         let open = self.open();
-        let channel = open.get(id).ok_or(ChannelError::NoChannel)?;
+        let channel = open.channels.get(id).ok_or(ChannelError::NoChannel)?;
         channel.admit(password)?;
+        if self.account.share.is_exceeded() {
+            return Err(ChannelError::NoRoom);
+        }
         channel.tell_all(&posted);
         Ok(())
     }
 
     fn leave(&self, id: &str, mailbox: &Arc<Mailbox>) {
         let mut open = self.open();
-        let Some(channel) = open.get_mut(id) else { return };
+        let Open { channels, clients } = &mut *open;
+        let Some(channel) = channels.get_mut(id) else { return };
         let is_it = |client: &Client| Arc::ptr_eq(&client.mailbox, mailbox);
         let Some(place) = channel.clients.iter().position(is_it) else { return };
         let client = channel.clients.remove(place);
+        *clients -= 1;
         if channel.clients.is_empty() {
-            open.remove(id);
+            channels.remove(id);
             return;
         }
         let disconnect = Message { kind: "DISCONNECT", origin: &client.id, payload: "null" };
-        channel.tell_all(&disconnect.posted(id, &self.memory));
+        channel.tell_all(&Posted::of(disconnect.written(id), &self.account));
     }
 }
 
 fn check_channel(id: &str) -> Result<(), ChannelError> {
     if id.len() == CHANNEL_BYTES { Ok(()) } else { Err(ChannelError::BadChannel) }
+}
+
+/// A name without its case. Letter by letter, and up as well as down: some letters have two forms in
+/// lower case, such as the Greek sigma, and which one it is may depend on its neighbours.
+fn fold(name: &str) -> String {
+    let upper = name.chars().flat_map(char::to_lowercase).flat_map(char::to_uppercase);
+    upper.flat_map(char::to_lowercase).collect()
 }
 
 impl Channel {
@@ -263,8 +302,8 @@ impl Channel {
 }
 
 impl Message<'_> {
-    /// The message as the bytes of an event, for all clients of a channel.
-    fn posted(&self, channel: &str, memory: &Arc<Memory>) -> Arc<Posted> {
+    /// The message as the bytes of an event.
+    fn written(&self, channel: &str) -> Vec<u8> {
         let mut text = b"{\"channel_id\":".to_vec();
         push_string(channel, &mut text);
         for (name, value) in [("type", self.kind), ("origin_id", self.origin)] {
@@ -276,17 +315,8 @@ impl Message<'_> {
         text.push(b'}');
         let mut bytes = Vec::with_capacity(text.len() + 16);
         push_data(&text, &mut bytes);
-        let held = memory.hold(bytes.len());
-        Arc::new(Posted { bytes: bytes.into(), held })
+        bytes
     }
-}
-
-/// A message on its way, on the account of memory until the last client has it.
-#[derive(Debug)]
-struct Posted {
-    bytes: Bytes,
-    #[expect(dead_code, reason = "on the account of memory until it is dropped")]
-    held: Held,
 }
 
 impl Drop for Membership {
@@ -295,63 +325,5 @@ impl Drop for Membership {
     }
 }
 
-/// What waits for one client. Bounded by bytes: who reads too slowly is let go, and the others are
-/// told that it has left.
-#[derive(Debug)]
-pub struct Mailbox {
-    waiting: Mutex<Waiting>,
-    bytes_max: usize,
-    waker: AtomicWaker,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    messages: VecDeque<Arc<Posted>>,
-    bytes: usize,
-    is_overflown: bool,
-}
-
-/// A client did not read what was sent to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the client reads too slowly")]
-pub struct TooSlow;
-
-impl Mailbox {
-    fn new(bytes_max: usize) -> Self {
-        Self { waiting: Mutex::default(), bytes_max, waker: AtomicWaker::new() }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put(&self, posted: &Arc<Posted>) {
-        let mut waiting = self.waiting();
-        let bytes = waiting.bytes + posted.bytes.len();
-        if waiting.is_overflown || (waiting.bytes > 0 && bytes > self.bytes_max) {
-            waiting.is_overflown = true;
-            waiting.messages.clear();
-        } else {
-            waiting.bytes = bytes;
-            waiting.messages.push_back(Arc::clone(posted));
-        }
-        drop(waiting);
-        self.waker.wake();
-    }
-
-    /// Takes the next message.
-    ///
-    /// # Errors
-    ///
-    /// [`TooSlow`]: some were thrown away, and the client must go.
-    pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Result<Bytes, TooSlow>> {
-        self.waker.register(cx.waker());
-        let mut waiting = self.waiting();
-        if waiting.is_overflown {
-            return Poll::Ready(Err(TooSlow));
-        }
-        let Some(posted) = waiting.messages.pop_front() else { return Poll::Pending };
-        waiting.bytes -= posted.bytes.len();
-        Poll::Ready(Ok(posted.bytes.clone()))
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -151,6 +151,11 @@ fn broker(config: &Config) -> Result<Option<Arc<Broker>>, StartError> {
     if config.queues.queue_engine != Engine::Amqp {
         return Ok(None);
     }
+    // RabbitMQ counts in milliseconds, and its clients in 31 bits.
+    if i32::try_from(config.queues.queue_expires.as_millis()).is_err() {
+        let fault = "RabbitMQ keeps no queue for more than 24 days".to_owned();
+        return Err(StartError::Setting { setting: "QUEUE_EXPIRES".to_owned(), fault });
+    }
     let tls = config.amqp.tls()?;
     let nodes = config.amqp.nodes()?;
     let nodes = nodes.map(|url| Node::follow(url, Arc::clone(&tls))).collect();
@@ -217,7 +222,9 @@ impl Parts {
                 let bounds = channels::Bounds {
                     channels_max: to_count(config.channels.max_channels.get()),
                     clients_max: to_count(config.channels.max_channel_clients.get()),
+                    clients_in_all_max: (sessions_max / 2).max(1),
                     mailbox_bytes_max: config.outbox_bytes,
+                    waiting_bytes_max: config.common.memory_limit / 4,
                 };
                 Channels::new(bounds, &memory)
             }),
@@ -247,6 +254,11 @@ impl Parts {
             metrics.sessions.set(to_gauge(census.sessions()));
             metrics.newcomers.set(to_gauge(census.newcomers()));
             metrics.outbox_bytes.set(to_gauge(memory.held()));
+            if let Some(broker) = &scraped.queue.broker {
+                metrics.amqp_connections.set(to_gauge(broker.connections()));
+            }
+            let open = scraped.channels.as_ref();
+            metrics.channels.set(to_gauge(open.map_or(0, |channels| channels.count())));
             outputs::FORMATS.iter().for_each(|format| metrics.refresh_encoded(format));
             if let Some(occupancy) = seen.get() {
                 scraped.common_metrics.refresh(occupancy);

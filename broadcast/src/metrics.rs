@@ -37,7 +37,11 @@ pub struct Metrics {
     pub log_bytes: Gauge,
     /// Sessions that ended by a panic.
     pub panics: Counter,
+    /// Pipely's channels.
+    pub channels: Gauge,
     queues: Gauge,
+    /// Connections to RabbitMQ.
+    pub amqp_connections: Gauge,
     queue_dropped: Counter,
     slow_consumers: Counter,
     delivered: Family<Label, Counter>,
@@ -94,7 +98,10 @@ impl Metrics {
         add("sessions", "Sessions that are open", metrics.sessions.clone());
         add("sessions_unauthenticated", "Sessions without credential", metrics.newcomers.clone());
         add("outbox_bytes", "Bytes that wait for clients", metrics.outbox_bytes.clone());
-        add("queues", "Durable queues", metrics.queues.clone());
+        add("queues", "Durable queues in the log", metrics.queues.clone());
+        let connections = metrics.amqp_connections.clone();
+        add("amqp_connections", "Connections to RabbitMQ, for its queues", connections);
+        add("channels", "Channels that somebody has joined", metrics.channels.clone());
         let commits = metrics.commit_seconds.0.clone();
         registry.register("log_commit_seconds", "Time to keep one batch", commits);
         Arc::new(metrics)

@@ -138,6 +138,8 @@ async fn route(
     if let Some(open) = outputs.channels.as_ref().filter(|_| place.is_of_channels()) {
         return match place {
             _ if !place.takes(method) => Ok(channels::refuse_method(place.methods())),
+            // A stream of messages is no WebSocket.
+            _ if is_upgrade => Err(Refusal::InvalidRequest),
             Behind::Subscribe => channels::subscribe(request, outputs, open).await,
             _ => Ok(channels::publish(request, payload, outputs, open).await),
         };

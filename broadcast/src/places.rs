@@ -98,6 +98,11 @@ impl Behind {
     }
 }
 
+/// Whether something else is at a path, so that queues cannot be.
+pub fn is_taken(path: &str) -> bool {
+    PLACES.iter().any(|(it, _)| it.eq_ignore_ascii_case(path)) || queue_in(path).is_some()
+}
+
 /// The name in the path of a queue, as it stands there. Its case counts.
 pub fn queue_in(path: &str) -> Option<&str> {
     let (start, name) = path.split_at_checked(QUEUE.len())?;

@@ -24,7 +24,7 @@ use crate::log::store::StoreError;
 use crate::metrics::Metrics;
 use crate::queues::book::{Book, Lease, OpenError};
 use crate::queues::ledger::{Change, Kept};
-use crate::queues::queue::{Before, Bounds, Listed, Queue};
+use crate::queues::queue::{Before, Bounds, Listed, Queue, Record};
 
 pub mod book;
 pub mod consumer;
@@ -38,7 +38,10 @@ const TEND_EVERY: Duration = Duration::from_millis(500);
 /// What is read at a time.
 const EXCERPT_BYTES: usize = 64 * 1024;
 /// How long one waits for a consumer that is leaving.
-const LEAVING_MAX: Duration = Duration::from_secs(5);
+///
+/// Longer than a connection may stall whose other end is gone: a browser's `EventSource` that is
+/// refused comes back no more.
+const LEAVING_MAX: Duration = Duration::from_secs(20);
 /// How often one looks whether it has left.
 const LEAVING_LOOK: Duration = Duration::from_millis(5);
 
@@ -64,6 +67,8 @@ pub struct Queues {
     archive: Arc<Archive>,
     wanted_from: Arc<WantedFrom>,
     is_synced: bool,
+    /// Removed, but still in the file.
+    unforgotten: Mutex<Vec<u64>>,
 }
 
 impl Queues {
@@ -101,12 +106,17 @@ impl Queues {
             let opening = archive.resume(&cursor, archive.kept_from());
             record.place = opening.place;
             record.has_gap |= opening.recovered != Some(Recovery::Whole);
+            if cursor.epoch != archive.epoch {
+                // Of this log nobody was given anything.
+                (record.given, record.is_open, record.acknowledged) = (0, false, 0);
+            }
             book.restore(record, Instant::now());
         }
         wanted_from.set(book.wanted_from());
         let is_any = AtomicBool::new(!book.is_empty());
         let archive = Arc::clone(archive);
-        Arc::new(Self { book: Mutex::new(book), is_any, clerk, archive, wanted_from, is_synced })
+        let (book, unforgotten) = (Mutex::new(book), Mutex::default());
+        Arc::new(Self { book, is_any, clerk, archive, wanted_from, is_synced, unforgotten })
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -163,31 +173,36 @@ impl Queues {
         Ok(lease)
     }
 
+    /// Writes down that a queue is open. Who was to write it when it was made may have left before.
     async fn write_down(&self, lease: &Lease) -> bool {
-        let record = self.book().get(lease.number).map(Queue::record);
-        let (Some(clerk), Some(record)) = (&self.clerk, record) else { return true };
-        let change = match lease.is_new {
-            true => Change::Make(record.clone(), self.archive.epoch.clone(), self.is_synced),
-            false => Change::Keep(vec![record.clone()]),
-        };
-        let is_written = clerk.note(change).await;
-        if is_written {
-            self.book().note_saved(vec![record]);
-        } else if lease.is_new {
+        let is_written = self.save(lease.number).await;
+        let is_known = self.book().get(lease.number).is_some_and(|queue| queue.saved.is_some());
+        if !is_written && !is_known {
             // Nobody shall believe in a queue that a restart would forget.
             self.book().remove(lease.number);
         }
         // One that is there goes on: a restart would repeat some of it.
-        is_written || !lease.is_new
+        is_written || is_known
     }
 
-    /// Writes down what was acknowledged of one queue.
-    async fn save(&self, number: u64) {
-        let record = self.book().get(number).map(Queue::record);
-        let (Some(clerk), Some(record)) = (&self.clerk, record) else { return };
-        if clerk.note(Change::Keep(vec![record.clone()])).await {
+    /// What writes down a queue that is there in the file, or is not yet.
+    fn change(&self, record: Record, is_known: bool) -> Change {
+        let epoch = self.archive.epoch.clone();
+        match is_known {
+            true => Change::Keep(vec![record], epoch),
+            false => Change::Make(record, epoch, self.is_synced),
+        }
+    }
+
+    /// Writes down what is to be known of one queue; says whether it is.
+    async fn save(&self, number: u64) -> bool {
+        let record = self.book().get(number).map(|queue| (queue.record(), queue.saved.is_some()));
+        let (Some(clerk), Some((record, is_known))) = (&self.clerk, record) else { return true };
+        let is_written = clerk.note(self.change(record.clone(), is_known)).await;
+        if is_written {
             self.book().note_saved(vec![record]);
         }
+        is_written
     }
 
     fn release(&self, number: u64, unacknowledged: Option<u64>) {
@@ -254,11 +269,21 @@ impl Queues {
             let number = book.find(name);
             number.and_then(|number| book.remove(number))
         };
-        let Some(name) = removed else { return false };
-        if let Some(clerk) = &self.clerk {
-            clerk.note(Change::Remove(name)).await;
-        }
+        let Some(queue) = removed else { return false };
+        self.forget(queue.number).await;
         true
+    }
+
+    /// Takes a queue out of the file; where that cannot be written, it is tried again.
+    async fn forget(&self, number: u64) {
+        let Some(clerk) = &self.clerk else { return };
+        if !clerk.note(Change::Remove(number)).await {
+            self.unforgotten().push(number);
+        }
+    }
+
+    fn unforgotten(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.unforgotten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks after the queues until the process ends.
@@ -276,14 +301,14 @@ impl Queues {
     }
 
     async fn expire(&self) {
-        let expired = self.book().expired(Instant::now());
-        for number in expired {
-            let removed = self.book().remove(number);
-            let Some(name) = removed else { continue };
-            log::info!(queue:% = name; "a queue without consumer has expired");
-            if let Some(clerk) = &self.clerk {
-                clerk.note(Change::Remove(name)).await;
-            }
+        // All at once: a consumer that comes meanwhile finds its queue, or makes another.
+        let expired = self.book().expire(Instant::now());
+        for queue in &expired {
+            log::info!(queue:% = queue.name; "a queue without consumer has expired");
+        }
+        let again = std::mem::take(&mut *self.unforgotten());
+        for number in expired.iter().map(|queue| queue.number).chain(again) {
+            self.forget(number).await;
         }
     }
 
@@ -309,13 +334,13 @@ impl Queues {
                 continue;
             }
             let excerpt = self.read(number, place, filter).await?;
-            self.book().trim(number, &excerpt.events);
+            self.book().trim(number, place, &excerpt.events);
             // What was counted is there to be found, unless it is damaged.
             if excerpt.events.is_empty() && excerpt.place >= self.archive.end() {
                 return Ok(());
             }
             if let Some(queue) = self.book().get_mut(number).filter(|_| excerpt.events.is_empty()) {
-                queue.advance(excerpt.place);
+                queue.advance_from(place, excerpt.place);
             }
         }
     }
@@ -323,13 +348,20 @@ impl Queues {
     /// Writes down all that is not yet, and lets the log free what nobody wants any more.
     pub async fn save_all(&self) {
         let unsaved = self.book().unsaved();
-        if !unsaved.is_empty() {
+        // One that its opener could not write down any more is written as it was opened.
+        let (known, new): (Vec<_>, Vec<_>) = unsaved.into_iter().partition(|(_, it)| *it);
+        for (record, _) in new {
+            self.save(record.number).await;
+        }
+        let known: Vec<Record> = known.into_iter().map(|(record, _)| record).collect();
+        if !known.is_empty() {
+            let change = Change::Keep(known.clone(), self.archive.epoch.clone());
             let is_saved = match &self.clerk {
-                Some(clerk) => clerk.note(Change::Keep(unsaved.clone())).await,
+                Some(clerk) => clerk.note(change).await,
                 None => true,
             };
             if is_saved {
-                self.book().note_saved(unsaved);
+                self.book().note_saved(known);
             }
         }
         let book = self.book();

@@ -83,6 +83,11 @@ impl Watch {
         Self { watcher, worker: Rc::clone(worker), id, arrival }
     }
 
+    /// Counts an event that the session was given by another way than the hub.
+    pub fn count_delivery(&self) {
+        self.worker.count_deliveries(1);
+    }
+
     /// Why the session has ended, if it has.
     pub fn ended(&self) -> Option<Disconnect> {
         self.watcher.ended.get()

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use broadcast::log::keeper::Durability;
-use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser};
 use jiff::Timestamp;
 use rustix::fs::{Access, access};
@@ -13,7 +12,7 @@ use shared::bearer::KeyFiles;
 use shared::link::LinkAddress;
 use shared::reload::Source as _;
 use shared::reload::file::{Identity, ReadError, read_all};
-use shared::settings::{Common, EXIT_CONFIG};
+use shared::settings::{Common, EXIT_CONFIG, describe};
 use shared::tls::IdentityFiles;
 use shared::tokens::file::{lines, parse, parse_line};
 
@@ -41,8 +40,8 @@ fn find_faults() -> Vec<String> {
     let listen = listen::Config::try_parse_from(["listen"]);
     let broadcast = broadcast::config::Config::try_parse_from(["broadcast"]);
     let mut faults = Vec::new();
-    faults.extend(listen.as_ref().err().map(setting_fault));
-    faults.extend(broadcast.as_ref().err().map(setting_fault));
+    faults.extend(listen.as_ref().err().map(describe));
+    faults.extend(broadcast.as_ref().err().map(describe));
     // Both have most settings in common, and so most faults.
     faults.dedup();
     // In memory nothing is ever written there.
@@ -56,18 +55,6 @@ fn find_faults() -> Vec<String> {
         faults.extend(socket_fault(&common.link));
     }
     faults
-}
-
-/// One sentence that names the setting as the environment does.
-fn setting_fault(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    let sentence = first.strip_prefix("error: ").unwrap_or(first);
-    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
-        return sentence.to_owned();
-    };
-    let name = flag.split(' ').next().unwrap_or_default().trim_start_matches('-');
-    format!("{}: {sentence}", name.replace('-', "_").to_uppercase())
 }
 
 fn token_faults(path: &Path) -> Vec<String> {
@@ -197,9 +184,20 @@ mod tests {
     fn a_wrong_setting_is_named_as_in_the_environment() {
         let error =
             listen::Config::try_parse_from(["listen", "--publish-timeout", "5"]).unwrap_err();
-        let fault = setting_fault(&error);
-        assert!(fault.starts_with("PUBLISH_TIMEOUT: invalid value '5'"), "{fault}");
+        let fault = describe(&error);
+        assert!(
+            fault.starts_with("PUBLISH_TIMEOUT (--publish-timeout): write a duration"),
+            "{fault}"
+        );
         assert!(!fault.contains('\n'), "{fault}");
+    }
+
+    #[test]
+    fn a_wrong_setting_is_not_shown() {
+        let url = "amqp:/guest:secret-of-the-broker@host/";
+        let error = listen::Config::try_parse_from(["listen", "--amqp-urls", url]).unwrap_err();
+        let fault = describe(&error);
+        assert!(fault.starts_with("AMQP_URLS") && !fault.contains("secret"), "{fault}");
     }
 
     #[test]

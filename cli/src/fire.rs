@@ -11,12 +11,11 @@ use gateway::endpoint::Endpoint;
 use serde::Deserialize;
 use shared::json;
 use ureq::Agent;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use crate::agent::agent;
 
 /// sysexits.h, `EX_DATAERR`: what we were given to send is wrong.
 const EXIT_DATA: u8 = 65;
-/// Longer than listen holds a publisher that waits for broadcast.
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// A gateway that asks for more patience than this is asked again all the same.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
@@ -70,7 +69,7 @@ impl Fire {
             );
             return Ok(ExitCode::from(EXIT_DATA));
         }
-        let agent = self.agent()?;
+        let agent = agent(&self.caller)?;
         loop {
             let answer = self.post(&agent, &self.body(data.as_deref()))?;
             let (Some(pause), 1..) = (answer.retry_after, self.retry) else {
@@ -113,19 +112,6 @@ impl Fire {
             body += &format!(r#","data":{data}"#);
         }
         body + "}"
-    }
-
-    fn agent(&self) -> anyhow::Result<Agent> {
-        let roots = self.caller.roots()?;
-        let roots: Vec<_> = roots.iter().map(|it| Certificate::from_der(it).to_owned()).collect();
-        let tls = TlsConfig::builder().root_certs(RootCerts::Specific(roots.into())).build();
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .timeout_global(Some(TIMEOUT))
-            .tls_config(tls);
-        Ok(config.build().into())
     }
 
     fn post(&self, agent: &Agent, body: &str) -> anyhow::Result<Answer> {

@@ -6,11 +6,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use gateway::leash;
 
+mod agent;
 mod check;
 mod completions;
 mod fire;
 mod health;
 mod keeper;
+mod queue;
 mod token;
 mod tokens_file;
 mod up;
@@ -30,6 +32,8 @@ enum Command {
     Watch(watch::Watch),
     #[command(subcommand)]
     Token(token::Token),
+    #[command(subcommand)]
+    Queue(queue::Queue),
     Check(check::Check),
     Health(health::Health),
     Bench(Box<bench::Bench>),
@@ -59,6 +63,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Fire(fire) => fire.run(),
         Command::Watch(watch) => watch.run(),
         Command::Token(token) => token.run(),
+        Command::Queue(queue) => queue.run(),
         Command::Check(check) => check.run(),
         Command::Health(health) => health.run(),
         Command::Bench(bench) => bench.run(),

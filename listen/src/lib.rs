@@ -1,5 +1,6 @@
 //! Takes events in from trusted back ends, and hands them to `broadcast` over the link.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -27,7 +28,7 @@ use tokio::task::JoinSet;
 
 pub use crate::config::Config;
 use crate::inputs::Inputs;
-use crate::inputs::amqp::{self, Consuming};
+use crate::inputs::amqp::{self, Consuming, QueueName};
 use crate::metrics::Metrics;
 
 pub mod config;
@@ -77,8 +78,8 @@ async fn serve(config: Config) -> Result<(), StartError> {
     log::info!(address:% = server.address(), admin:% = admin.address(); "listen is open");
     let queues = parts.consume(nodes);
     until_stopped(signals, &files).await;
-    queues.stop(FINISH_TIMEOUT.min(config.common.drain_timeout)).await;
-    server.drain(FINISH_TIMEOUT.min(config.common.drain_timeout)).await;
+    let patience = FINISH_TIMEOUT.min(config.common.drain_timeout);
+    tokio::join!(queues.stop(patience), server.drain(patience));
     log::info!("listen has stopped");
     Ok(())
 }
@@ -185,8 +186,11 @@ impl Parts {
             publisher: Publisher::new(Arc::clone(&self.files.tokens), None, self.sender()),
             metrics: Arc::clone(&self.metrics),
             body_bytes_max: self.config.common.max_body,
+            memory: Arc::clone(&self.memory),
         });
         let mut tasks = JoinSet::new();
+        // Two consumers of ours on one queue would lose its order.
+        let named: BTreeSet<QueueName> = named.into_iter().collect();
         for queue in named {
             tasks.spawn_local(amqp::consume(Rc::clone(&consuming), queue, stopping.clone()));
         }

@@ -49,8 +49,7 @@ pub struct Live {
 pub struct Lane {
     /// The channel.
     pub channel: Channel,
-    /// The connection.
-    pub live: Arc<Live>,
+    place: Place,
 }
 
 /// A connection that is made again whenever it is lost. It is given up with the last clone.
@@ -70,13 +69,6 @@ impl Node {
     /// The connection, if it is there.
     pub fn live(&self) -> Option<Arc<Live>> {
         self.live.borrow().as_ref().filter(|live| live.is_up()).cloned()
-    }
-
-    /// Waits until something has changed.
-    pub async fn change(&mut self) {
-        if self.live.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
     }
 }
 
@@ -124,18 +116,13 @@ impl Live {
         self.connection.status().connected()
     }
 
-    /// Since when it is there.
-    pub fn begun(&self) -> Instant {
-        self.begun
-    }
-
     /// How many channels it has.
-    pub fn channels(&self) -> usize {
+    fn channels(&self) -> usize {
         self.channels.load(Ordering::Relaxed)
     }
 
     /// Whether it may have another one: the broker may grant fewer than we would take.
-    pub fn has_room(&self) -> bool {
+    fn has_room(&self) -> bool {
         let granted = match usize::from(self.connection.configuration().channel_max()) {
             // AMQP 0-9-1 §1.8.2.6: no limit of the broker's own.
             0 => CHANNELS_MAX,
@@ -149,16 +136,69 @@ impl Live {
     /// # Errors
     ///
     /// There are too many, or the connection is lost.
-    pub async fn open(self: &Arc<Self>) -> Result<Lane, lapin::Error> {
-        let opened = patient(self.connection.create_channel()).await?;
-        self.channels.fetch_add(1, Ordering::Relaxed);
-        Ok(Lane { channel: opened, live: Arc::clone(self) })
+    async fn open(self: &Arc<Self>) -> Result<Lane, lapin::Error> {
+        // Counted first: of many that come at once, not all see the same connection as the emptiest.
+        let place = Place::on(self);
+        let channel = patient(self.connection.create_channel()).await?;
+        Ok(Lane { channel, place })
     }
 }
 
-impl Drop for Lane {
+/// Opens a channel on the connection that has fewest, of those that are there; waits while there is
+/// none, or all that are there are full and another may come.
+///
+/// # Errors
+///
+/// [`Full`]: all are there, and full.
+pub async fn lane(nodes: &[Node]) -> Result<Lane, Full> {
+    loop {
+        let mut lives: Vec<Arc<Live>> = nodes.iter().filter_map(Node::live).collect();
+        let are_all_there = lives.len() == nodes.len();
+        lives.retain(|live| live.has_room());
+        lives.sort_by_key(|live| live.channels());
+        let mut is_full = are_all_there;
+        for live in &lives {
+            match live.open().await {
+                Ok(lane) => return Ok(lane),
+                // Others were quicker, or it has not heard yet of one that was left.
+                Err(error) if matches!(error.kind(), lapin::ErrorKind::ChannelsLimitReached) => {}
+                // It was lost meanwhile.
+                Err(_) => is_full = false,
+            }
+        }
+        if is_full {
+            return Err(Full);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// No connection may have another channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("channel id space exhausted")]
+pub struct Full;
+
+impl Lane {
+    /// Since when its connection is there.
+    pub fn begun(&self) -> Instant {
+        self.place.0.begun
+    }
+}
+
+/// A channel in the count of its connection, until it is dropped.
+#[derive(Debug)]
+struct Place(Arc<Live>);
+
+impl Place {
+    fn on(live: &Arc<Live>) -> Self {
+        live.channels.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(live))
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.live.channels.fetch_sub(1, Ordering::Relaxed);
+        self.0.channels.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Metrics that both processes have.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::{EncodeLabel as _, EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -31,6 +32,9 @@ pub fn registry() -> Registry {
     let mut registry = Registry::with_prefix("fanfare");
     let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
     registry.register("build", "The version of the program", build);
+    let start = Gauge::<f64, AtomicU64>::default();
+    start.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+    registry.register("start_time_seconds", "When the process began, in Unix time", start);
     registry
 }
 

@@ -206,7 +206,7 @@ pub fn parse_age(text: &str) -> Result<Duration, String> {
     Ok(age)
 }
 
-/// Reads how many seconds something takes: a number, or a duration; more than nothing.
+/// Reads how many seconds something takes: a number, or a duration; at least one.
 ///
 /// # Errors
 ///
@@ -214,22 +214,11 @@ pub fn parse_age(text: &str) -> Result<Duration, String> {
 pub fn parse_seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<u32>() {
         Ok(seconds) if seconds > 0 => parse_age(&format!("{seconds}s")),
-        _ => parse_age(text),
+        _ => match parse_age(text)? {
+            age if age >= Duration::from_secs(1) => Ok(age),
+            _ => Err("it is a second at least".to_owned()),
+        },
     }
-}
-
-/// Reads the path of a resource: it begins with a slash, and ends without one.
-///
-/// # Errors
-///
-/// One sentence that says what a path is.
-pub fn parse_path(text: &str) -> Result<String, String> {
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"?#%".contains(&byte);
-    if !text.starts_with('/') || !text.bytes().all(is_plain) {
-        return Err("a path begins with / and has no ?, # or %".to_owned());
-    }
-    let path = text.trim_end_matches('/');
-    Ok(if path.is_empty() { "/".to_owned() } else { path.to_owned() })
 }
 
 fn read_duration(text: &str, example: &str) -> Result<Duration, String> {
@@ -304,7 +293,7 @@ pub fn read<P: Parser>(arguments: impl IntoIterator<Item = OsString>) -> Result<
 
 /// One sentence that names the setting. HARDENING: no argument is ever printed, for it may be a
 /// token that somebody put in the wrong place; so this is not clap's own text.
-fn describe(error: &clap::Error) -> String {
+pub fn describe(error: &clap::Error) -> String {
     let named = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(named)) => named.as_str(),
         _ => "",

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use crate::event_stream::{EventStream, get};
 use crate::gateway::{Gateway, House, TOKEN};
+use crate::pipely;
+use crate::queue_stream::{BANNER, QueueStream, ask, wait_for_listing};
 use crate::recorder::{Recorded, Recorder, Way, read_to};
 
 const SHORT_LIVED: &str = "0123456789abcdef-short";
@@ -154,11 +156,66 @@ async fn play_sse(recorder: &Recorder, gateway: &Gateway) {
         fire_all_kinds(gateway).await;
         for _ in 0..4 {
             let is_event = |block: &crate::event_stream::Block| block.event.as_deref() == Some("a");
-            read_to(recorder, &mut stream, is_event).await;
+            read_to(recorder, "sse", &mut stream, is_event).await;
         }
     }
     let mut quiet = EventStream::open(&gateway.broadcast, "type=never").await;
-    read_to(recorder, &mut quiet, |block| block.comments > 0).await;
+    read_to(recorder, "sse", &mut quiet, |block| block.comments > 0).await;
+}
+
+/// The other streams are played meanwhile, so that nobody waits twice for a comment.
+async fn play_channels(recorder: &Recorder, gateway: &Gateway) {
+    let broadcast = &gateway.broadcast;
+    let mut alice = pipely::join(broadcast, "alice", "").await;
+    drop(pipely::join(broadcast, "bob", "").await);
+    pipely::tell(broadcast, "", pipely::message("t", "xyz", "[1,\n2]")).await;
+    play_sse(recorder, gateway).await;
+    read_to(recorder, "pipely", &mut alice, |block| block.comments > 0).await;
+}
+
+/// A block of a queue as the document writes it: its fields as members.
+fn as_message(block: &str) -> Value {
+    let mut message = json!({});
+    let mut data = Vec::new();
+    for line in block.trim_end_matches('\n').lines() {
+        match line.split_once(':').unwrap() {
+            ("", comment) => message["comment"] = json!(comment.trim_start()),
+            ("data", line) => data.push(line.strip_prefix(' ').unwrap()),
+            (name, value) => message[name] = json!(value.trim_start()),
+        }
+    }
+    if !data.is_empty() {
+        message["data"] = json!(data.join("\n"));
+    }
+    message
+}
+
+async fn play_queue(recorder: &Recorder, gateway: &Gateway) {
+    let broadcast = &gateway.broadcast;
+    let record = |block: &str| recorder.record("queue", Way::Sent, &as_message(block));
+    // What every stream of a queue has to begin with.
+    record(BANNER);
+    for query in ["id=q&type=a", "id=w&type=a&format=cloudevents&cursor=true"] {
+        let mut stream = QueueStream::open(broadcast, query).await;
+        fire_all_kinds(gateway).await;
+        let messages = stream.messages(4).await;
+        messages.iter().for_each(|block| record(block));
+        drop(stream);
+        let name = &query[3..4];
+        wait_for_listing(broadcast, name, &[("consumers", 0)]).await;
+    }
+    // Another log's place is a gap; what was seen first is followed by what came again.
+    let page = get(broadcast, "type=a&limit=1").send().await.unwrap().text().await.unwrap();
+    let page: Value = serde_json::from_str(&page).unwrap();
+    for seen in [FOREIGN, page[0]["cursor"].as_str().unwrap()] {
+        let request = ask(broadcast, "id=w&cursor=true").header("last-event-id", seen);
+        let mut stream = QueueStream::of(request).await;
+        record(&stream.message().await);
+        drop(stream);
+        wait_for_listing(broadcast, "w", &[("consumers", 0)]).await;
+    }
+    let mut quiet = QueueStream::open(broadcast, "id=quiet&type=never").await;
+    record(&quiet.block().await.unwrap());
 }
 
 /// A message of a Phoenix client in its version.
@@ -209,14 +266,16 @@ async fn play_phoenix(recorder: &Recorder, gateway: &Gateway, version: u8) {
 
 #[tokio::test]
 async fn every_message_is_documented_and_every_documented_message_comes() {
-    let gateway = House::new().with_tokens(&tokens()).open();
+    let house = House::new().with_tokens(&tokens()).set("CHANNELS_ENABLE", "true");
+    let gateway = house.open();
     let recorder = Recorder::new();
     play_expiring(&recorder, &gateway).await;
     fire_all_kinds(&gateway).await;
     play_native(&recorder, &gateway).await;
     play_agent(&recorder, &gateway).await;
     play_cloudevents(&recorder, &gateway).await;
-    play_sse(&recorder, &gateway).await;
+    play_queue(&recorder, &gateway).await;
+    play_channels(&recorder, &gateway).await;
     play_phoenix(&recorder, &gateway, 1).await;
     play_phoenix(&recorder, &gateway, 2).await;
     assert_eq!(recorder.missing(), []);
@@ -234,6 +293,10 @@ fn a_message_that_is_not_documented_is_not_taken() {
         ("native", Way::Received, json!({"type": "shout", "channel": "a"})),
         ("cloudevents", Way::Sent, json!({"specversion": "1.0", "id": "1", "type": "a"})),
         ("sse", Way::Sent, json!({"event": "a", "data": "1"})),
+        ("queue", Way::Sent, json!({"comment": "other", "data": "1"})),
+        ("queue", Way::Sent, json!({"id": "k-1", "event": "a", "data": "1"})),
+        ("pipely", Way::Sent, json!({"data": "{}"})),
+        ("pipely", Way::Sent, json!({"event": "t", "data": "{\"channel_id\":\"a\"}"})),
         ("phoenixV1", Way::Sent, json!([null, null, "source:/s", "a", {}])),
         ("phoenixV2", Way::Sent, json!([null, null, "source:/s", "phx_new", {}])),
     ] {

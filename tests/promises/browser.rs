@@ -16,6 +16,7 @@ use crate::crashes::Doors;
 use crate::event_stream::ticket;
 use crate::gateway::TOKEN;
 use crate::measures::until;
+use crate::queue_stream::wait_for_listing;
 use crate::replay::{all_kept, cursor_of};
 
 const READER: &str = "0123456789abcdef-reader";
@@ -131,5 +132,41 @@ async fn a_browsers_event_source_resumes_across_restarts_and_stops_when_it_is_to
     let_pass(Duration::from_secs(6)).await;
     assert_eq!(browser.run(counts).await, before);
     assert_eq!(browser.run(state).await, 2);
+    browser.close().await;
+}
+
+/// As a page of eventsourced's would: unnamed messages, no ids; the ticket is its credential.
+#[tokio::test]
+async fn a_browsers_event_source_has_all_of_a_queue_once_across_restarts() {
+    let doors = Doors::choose();
+    let mut gateway = doors.house().open();
+    let browser = Browser::open(&format!("{}/healthz", gateway.broadcast.url())).await;
+    let ticket = ticket(&gateway.broadcast, TOKEN).await;
+    let script = r#"
+        window.heard = [];
+        window.opened = 0;
+        window.source = new EventSource("/queue?id=wall&type=a&ticket=TICKET");
+        window.source.onopen = () => { window.opened += 1; };
+        window.source.onmessage = event => { window.heard.push([event.lastEventId, event.data]); };
+    "#;
+    browser.run(&script.replace("TICKET", &ticket)).await;
+    until("an open stream", async || {
+        (browser.run("return window.opened;").await == 1).then_some(())
+    })
+    .await;
+    let data = ["1", "2", "3", "4", "5"];
+    fire(&gateway, "a", data[0]).await;
+    heard(&browser, &data[..1]).await;
+    for (signal, count) in [(Signal::TERM, 2), (Signal::KILL, 4)] {
+        // What it has is acknowledged, and that is written: nothing of it comes again.
+        wait_for_listing(&gateway.broadcast, "wall", &[("events", 0)]).await;
+        gateway = gateway.restart_broadcast(signal).await;
+        fire(&gateway, "a", data[count - 1]).await;
+        heard(&browser, &data[..count]).await;
+        fire(&gateway, "a", data[count]).await;
+        heard(&browser, &data[..=count]).await;
+    }
+    let ids = browser.run("return window.heard.map(event => event[0]);").await;
+    assert_eq!(ids, json!(["", "", "", "", ""]));
     browser.close().await;
 }

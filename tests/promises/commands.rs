@@ -11,6 +11,7 @@ use crate::gateway::{Gateway, House, TOKEN, binary, wait_for};
 
 mod clients;
 mod files;
+mod queues;
 mod up;
 mod watching;
 

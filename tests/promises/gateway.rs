@@ -180,7 +180,8 @@ impl Process {
         Self::run(name, shell, settings).opened()
     }
 
-    fn opened(mut self) -> Self {
+    /// Waits until its doors are open.
+    pub fn opened(mut self) -> Self {
         let name = self.name;
         let process = &mut self;
         let opened = process.wait_for_log(&format!("{name} is open"));
@@ -195,7 +196,8 @@ impl Process {
         Self::run(name, Command::new(binary(name)), settings)
     }
 
-    fn run(name: &'static str, mut command: Command, settings: &Settings) -> Self {
+    /// Starts it by a command, and waits for nothing.
+    pub fn run(name: &'static str, mut command: Command, settings: &Settings) -> Self {
         let mut child = command
             .env_clear()
             .envs(settings)

@@ -12,6 +12,8 @@ use crate::event_stream::{EventStream, ticket};
 use crate::gateway::{Gateway, House, Process, TOKEN};
 use crate::openapi_book::{Answer, Book, Operation, ask};
 use crate::openapi_calls::{self as calls, Call};
+use crate::pipely;
+use crate::queue_stream::{QueueStream, ask_plainly};
 use crate::specification::{ASYNCAPI, OPENAPI};
 use crate::wire::{Wire, header_of, status, upgrade_request};
 
@@ -35,6 +37,7 @@ fn plain(method: &str, path: &str) -> String {
 
 async fn play_common(book: &mut Book) {
     let gateway = calls::house().set("MAX_BODY", "4KiB").open();
+    let _alice = pipely::join(&gateway.broadcast, "alice", "secret").await;
     for call in calls::common() {
         for process in door(&gateway, call.service) {
             book.play(process, &call).await;
@@ -49,6 +52,25 @@ async fn play_common(book: &mut Book) {
     let head = "Accept: text/event-stream\r\n";
     let gone = Call { target, status: 204, ..Call::get("broadcast", "/events").with(head) };
     book.play(&gateway.broadcast, &gone).await;
+}
+
+/// One queue with a consumer, where there can be no other.
+async fn play_queues(book: &mut Book) {
+    let gateway = calls::house().set("MAX_QUEUES", 1).set("QUEUE_PATTERN", "${query:id}").open();
+    let broadcast = &gateway.broadcast;
+    // The name that stands in the document's path, so that this can be asked for as it is.
+    let held = QueueStream::open(broadcast, "id={name}").await;
+    for call in crate::openapi_streams::queues() {
+        book.play(broadcast, &call).await;
+    }
+    assert_eq!(held.ended().await, Vec::<String>::new());
+    let ticket = ticket(broadcast, calls::READER).await;
+    let query = format!("id=q&ticket={ticket}");
+    let stream = QueueStream::of(ask_plainly(broadcast, &query)).await;
+    gateway.house.write_tokens(&format!("{TOKEN} name=all\n# nobody else\n"));
+    stream.ended().await;
+    let gone = Call { status: 204, ..Call::get("broadcast", &format!("/queue?{query}")) };
+    book.play(broadcast, &gone).await;
 }
 
 async fn play_origins(book: &mut Book) {
@@ -178,7 +200,8 @@ async fn play_slow_bodies(book: &mut Book) {
     let gateway = calls::house().open();
     let requests = calls::without_bodies();
     let tries = requests.iter().map(async |call| {
-        (call, ask(&gateway.listen, call.service, call.method, &call.head).await)
+        let process = door(&gateway, call.service)[0];
+        (call, ask(process, call.service, call.method, &call.head).await)
     });
     for (call, answer) in join_all(tries).await {
         assert_eq!(status(&answer.head), 408);
@@ -191,6 +214,7 @@ async fn play_slow_bodies(book: &mut Book) {
 async fn every_documented_answer_is_given_as_documented() {
     let mut book = Book::open();
     play_common(&mut book).await;
+    play_queues(&mut book).await;
     play_origins(&mut book).await;
     play_without_broadcast(&mut book).await;
     play_without_receipts(&mut book).await;
@@ -225,7 +249,7 @@ async fn every_other_method_and_path_is_answered_as_documented() {
     const METHODS: [&str; 9] =
         ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"];
     let book = Book::open();
-    let gateway = Gateway::open();
+    let gateway = calls::house().open();
     let mut walked = 0;
     let paths = book.document["paths"].as_object().unwrap();
     let nothing = json!({});
@@ -288,6 +312,8 @@ fn every_route_is_documented_and_every_documented_path_is_a_route() {
     let mut places = paths_in(broadcast, "const PLACES: &[(&str, Behind)] = &[", "\n    (");
     // Every path that nobody else has.
     places.insert("/".to_owned());
+    // Where a setting says, and below the list.
+    places.extend(["/queue", "/queues/{name}"].map(str::to_owned));
     assert_eq!(places, documented("broadcast"));
     let admin = include_str!("../../shared/src/admin.rs");
     for path in documented("admin") {

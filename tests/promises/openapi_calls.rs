@@ -6,14 +6,14 @@ use crate::gateway::{House, TOKEN};
 pub const READER: &str = "0123456789abcdef-reader";
 
 /// A credential that may do everything.
-const ALL: &str = "Authorization: Basic 0123456789abcdef-all\r\n";
-const FEW: &str = "Authorization: Basic 0123456789abcdef-reader\r\n";
+pub const ALL: &str = "Authorization: Basic 0123456789abcdef-all\r\n";
+pub const FEW: &str = "Authorization: Basic 0123456789abcdef-reader\r\n";
 const PART: &str = "Authorization: Basic 0123456789abcdef-part\r\n";
 const WRONG: &str = "Authorization: Basic 0123456789abcdef-wrong\r\n";
-const BEARER: &str = "Authorization: Bearer 0123456789abcdef-all\r\n";
-const TWO: &str = "Authorization: Basic 0123456789abcdef-all\r\nAuthorization: Basic x\r\n";
+pub const BEARER: &str = "Authorization: Bearer 0123456789abcdef-all\r\n";
+pub const TWO: &str = "Authorization: Basic 0123456789abcdef-all\r\nAuthorization: Basic x\r\n";
 const SSE: &str = "Accept: text/event-stream\r\n";
-const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+pub const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
 const OLD_UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n\
                            Sec-WebSocket-Version: 12\r\n\
@@ -25,8 +25,8 @@ const BATCH: &str = "Content-Type: application/cloudevents-batch+json\r\n";
 const BINARY: &str = "Content-Type: text/plain\r\nce-specversion: 1.0\r\nce-id: 1\r\n\
                       ce-source: /s\r\nce-type: a\r\n";
 const GZIP: &str = "Content-Encoding: gzip\r\n";
-const BROTLI: &str = "Content-Encoding: br\r\n";
-const GOOD_PAGE: &str = "Origin: https://good.example\r\n";
+pub const BROTLI: &str = "Content-Encoding: br\r\n";
+pub const GOOD_PAGE: &str = "Origin: https://good.example\r\n";
 const BAD_PAGE: &str = "Origin: https://bad.example\r\n";
 
 const NATIVE: &str = r#"{"event":"a","data":{"id":7}}"#;
@@ -55,7 +55,7 @@ impl Call {
         Self::new(service, "GET", target)
     }
 
-    fn new(service: &'static str, method: &'static str, target: &str) -> Self {
+    pub fn new(service: &'static str, method: &'static str, target: &str) -> Self {
         let (target, empty) = (target.to_owned(), String::new);
         Self { service, method, target, head: empty(), body: empty(), status: 200, says: "" }
     }
@@ -65,7 +65,7 @@ impl Call {
         self
     }
 
-    fn answered(mut self, status: u16, says: &'static str) -> Self {
+    pub fn answered(mut self, status: u16, says: &'static str) -> Self {
         (self.status, self.says) = (status, says);
         self
     }
@@ -88,7 +88,7 @@ pub fn house() -> House {
         "{TOKEN} name=all\n{READER} name=reader publish=none subscribe=a\n\
          0123456789abcdef-part name=part publish=a\n"
     );
-    House::new().with_tokens(&tokens).set("MAX_PATTERNS", 2)
+    House::new().with_tokens(&tokens).set("MAX_PATTERNS", 2).set("CHANNELS_ENABLE", "true")
 }
 
 /// What any gateway answers.
@@ -97,13 +97,15 @@ pub fn common() -> Vec<Call> {
     calls.extend(events_out());
     calls.extend(sockets());
     calls.extend(open_doors());
+    calls.extend(crate::openapi_streams::channels());
     calls
 }
 
-type Row<'a> = (&'a str, &'a [&'a str], &'a str, u16, &'static str);
+pub type Row<'a> = (&'a str, &'a [&'a str], &'a str, u16, &'static str);
 
 /// Calls from rows: target, headers, body, status, what the answer says.
-fn rows(service: &'static str, method: &'static str, rows: &[Row<'_>]) -> Vec<Call> {
+/// Calls of one method, a row each.
+pub fn rows(service: &'static str, method: &'static str, rows: &[Row<'_>]) -> Vec<Call> {
     let call = |(target, heads, body, status, says): &Row<'_>| Call {
         body: (*body).to_owned(),
         ..Call::new(service, method, target).with(&heads.concat()).answered(*status, says)
@@ -262,15 +264,32 @@ fn open_doors() -> Vec<Call> {
 /// What web pages are answered, where a list says which may come.
 pub fn of_pages() -> Vec<Call> {
     let mut calls = Vec::new();
-    for path in ["/events", "/tickets"] {
+    for path in ["/events", "/tickets", "/queue", "/queues", "/queues/{name}"] {
         for (page, status, says) in [(GOOD_PAGE, 204, ""), (BAD_PAGE, 403, "FORBIDDEN")] {
             let asked = Call::new("broadcast", "OPTIONS", path).with(page);
             calls.push(asked.answered(status, says));
         }
-        let method = if path == "/events" { "GET" } else { "POST" };
-        for (page, status, says) in [(GOOD_PAGE, 200, ""), (BAD_PAGE, 403, "FORBIDDEN")] {
-            let done = Call::new("broadcast", method, path).with(page).with(ALL);
+    }
+    for (method, target, status) in [
+        ("GET", "/events", 200),
+        ("POST", "/tickets", 200),
+        ("GET", "/queue?id=q", 200),
+        ("GET", "/queues", 200),
+        ("DELETE", "/queues/{name}", 404),
+    ] {
+        for (page, status, says) in [(GOOD_PAGE, status, ""), (BAD_PAGE, 403, "FORBIDDEN")] {
+            let done = Call::new("broadcast", method, target).with(page).with(ALL);
             calls.push(done.answered(status, says));
+        }
+    }
+    for (method, path) in [("GET", "/subscribe"), ("POST", "/publish")] {
+        for (page, status, says) in [(GOOD_PAGE, 400, "\n"), (BAD_PAGE, 403, "FORBIDDEN")] {
+            let done = Call::new("broadcast", method, path).with(page);
+            calls.push(done.answered(status, says));
+        }
+        for (page, status, says) in [(GOOD_PAGE, 204, ""), (BAD_PAGE, 403, "FORBIDDEN")] {
+            let asked = Call::new("broadcast", "OPTIONS", path).with(page);
+            calls.push(asked.answered(status, says));
         }
     }
     for path in ["/", "/socket/websocket"] {
@@ -309,12 +328,16 @@ pub fn without_broadcast() -> Vec<Call> {
 
 /// Heads that announce a body which never comes: the head is the whole request.
 pub fn without_bodies() -> Vec<Call> {
-    let call = |path: &str, kind: &str| {
+    let call = |service, path: &str, kind: &str| {
         let head =
             format!("POST {path} HTTP/1.1\r\nHost: test\r\n{ALL}{kind}Content-Length: 9\r\n\r\n");
-        Call::new("listen", "POST", path).with(&head)
+        Call::new(service, "POST", path).with(&head)
     };
-    vec![call("/event", ""), call("/events", STRUCTURED)]
+    vec![
+        call("listen", "/event", ""),
+        call("listen", "/events", STRUCTURED),
+        call("broadcast", "/publish", ""),
+    ]
 }
 
 /// What publishers are answered while `broadcast` takes what comes and says nothing.

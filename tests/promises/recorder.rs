@@ -123,12 +123,13 @@ impl<'a> Recorded<'a> {
 /// Reads a stream up to a block that fits, and records every one.
 pub async fn read_to(
     recorder: &Recorder,
+    channel: &str,
     stream: &mut EventStream,
     fits: impl Fn(&Block) -> bool,
 ) -> Block {
     loop {
         let block = stream.next_block().await.expect("the stream goes on");
-        recorder.record("sse", Way::Sent, &as_message(&block));
+        recorder.record(channel, Way::Sent, &as_message(&block));
         if fits(&block) {
             return block;
         }

@@ -108,6 +108,54 @@ async fn events_pass_under_tls_1_2_and_1_3() {
     assert_ne!(ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3);
 }
 
+/// Reads until this stands at the end of what came.
+async fn read_to(stream: &mut TlsStream<TcpStream>, end: &str) -> String {
+    let read = async {
+        let mut seen = Vec::new();
+        while !seen.ends_with(end.as_bytes()) {
+            seen.push(stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(seen).unwrap()
+    };
+    tokio::time::timeout(PATIENCE, read).await.unwrap_or_else(|_| panic!("{end:?} never came"))
+}
+
+/// What TLS holds back is not written: the message would be lost with the connection.
+#[tokio::test]
+async fn a_queue_acknowledges_under_tls_what_was_written_whole_and_nothing_else() {
+    let (house, pair) = house();
+    let house = house.set("MAX_BODY", "32MiB").set("MEMORY_LIMIT", "4GiB");
+    let gateway = house.set("PUBLISH_TIMEOUT", "60s").open();
+    let tls =
+        async |process: &Process| connect(process, pair.der(), rustls::ALL_VERSIONS).await.unwrap();
+    let consume = async || {
+        let mut stream = tls(&gateway.broadcast).await;
+        let head = format!("Host: test\r\nAuthorization: Basic {TOKEN}\r\n\r\n");
+        let request = format!("GET /queue?id=q HTTP/1.1\r\n{head}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        read_to(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 200 ").then_some(stream)
+    };
+    let fire = async |data: String| {
+        let mut publisher = tls(&gateway.listen).await;
+        let request = event_request(&format!(r#"{{"event":"a","data":{data}}}"#));
+        publisher.write_all(request.as_bytes()).await.unwrap();
+        read_to(&mut publisher, r#"{"code":"OK"}"#).await;
+    };
+    let mut stream = consume().await.expect("it has no consumer");
+    for number in 0..3 {
+        fire(number.to_string()).await;
+        read_to(&mut stream, &format!("data: {number}\n\n")).await;
+    }
+    fire(format!("[7,\"{}\"]", "x".repeat(16 << 20))).await;
+    fire("8".to_owned()).await;
+    read_to(&mut stream, "data: [7,").await;
+    stream.get_ref().0.set_zero_linger().unwrap();
+    drop(stream);
+    let mut stream = until("the end of the consumer before", consume).await;
+    let first = read_to(&mut stream, "data: [7,").await;
+    assert!(first.ends_with(": redelivered\ndata: [7,"), "{first}");
+}
+
 /// A ClientHello (RFC 5246 §7.4.1.2) that is good but, perhaps, for its version.
 fn hello(version: u16) -> Vec<u8> {
     let mut body = version.to_be_bytes().to_vec();

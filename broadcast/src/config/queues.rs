@@ -4,17 +4,18 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use shared::settings::{parse_path, parse_seconds, parse_size};
+use shared::settings::{parse_seconds, parse_size};
 
 use crate::outputs::queue::headers::ExtraHeaders;
 use crate::outputs::queue::name::NamePattern;
+use crate::places::is_taken;
 use crate::queues::queue::Bounds;
 
 /// What can be told of queues.
 #[derive(Debug, Clone, Args)]
 pub struct Queues {
     /// Where queues are: a path; `/` is every path that nothing else has
-    #[arg(long, env = "QUEUE_PATH", value_name = "PATH", default_value = "/queue", value_parser = parse_path)]
+    #[arg(long, env = "QUEUE_PATH", value_name = "PATH", default_value = "/queue", value_parser = parse_queue_path)]
     pub queue_path: String,
 
     /// How a request names its queue: text, `${query:NAME}` and `${cookie:NAME}`
@@ -51,6 +52,11 @@ pub struct Queues {
     pub queue_headers: ExtraHeaders,
 }
 
+fn parse_queue_path(text: &str) -> Result<String, String> {
+    let path = parse_path(text)?;
+    if is_taken(&path) { Err("something else is there".to_owned()) } else { Ok(path) }
+}
+
 /// Where queues are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
@@ -70,4 +76,14 @@ impl Queues {
             expires: self.queue_expires,
         }
     }
+}
+
+/// Reads the path of a resource: it begins with a slash, and ends without one.
+fn parse_path(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"?#%".contains(&byte);
+    if !text.starts_with('/') || !text.bytes().all(is_plain) {
+        return Err("a path begins with / and has no ?, # or %".to_owned());
+    }
+    let path = text.trim_end_matches('/');
+    Ok(if path.is_empty() { "/".to_owned() } else { path.to_owned() })
 }

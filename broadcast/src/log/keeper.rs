@@ -123,7 +123,7 @@ impl Opened {
         let bytes_max =
             settings.cache_bytes.min(usize::try_from(settings.bytes_max).unwrap_or(usize::MAX));
         let bytes_max_u64 = u64::try_from(bytes_max).unwrap_or(u64::MAX);
-        // Memory is not given twice for what nobody has fetched.
+        // What nobody has fetched may take as much again.
         let reserve = settings.reserve(bytes_max_u64);
         let queues = settings.queues(&reserve);
         let retention =

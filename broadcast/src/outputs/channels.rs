@@ -13,7 +13,7 @@ use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
-    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue,
+    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE,
 };
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
@@ -27,7 +27,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::census::Place;
 use crate::channels::{Candidate, ChannelError, Channels, Membership, Message};
+use crate::disconnect::Disconnect;
 use crate::event_stream::{COMMENT, COMMENT_EVERY, add_headers};
+use crate::metrics::Metrics;
 use crate::outputs::Outputs;
 use crate::refusal::Refusal;
 use crate::watch::Watch;
@@ -58,25 +60,34 @@ pub async fn subscribe(
     outputs: &Outputs,
     channels: &Arc<Channels>,
 ) -> Result<HttpResponse, Refusal> {
-    let mut candidate =
-        Candidate { channel: String::new(), client: String::new(), password: String::new() };
+    let (mut channel, mut client, mut password) = (None, None, None);
     for (name, value) in form_urlencoded::parse(request.query_string().as_bytes()) {
         let place = match &*name {
-            "channelId" => &mut candidate.channel,
-            "clientId" => &mut candidate.client,
-            "password" => &mut candidate.password,
+            "channelId" => &mut channel,
+            "clientId" => &mut client,
+            "password" => &mut password,
             _ => continue,
         };
         // The first of each counts, as it did.
-        if place.is_empty() {
-            *place = value.into_owned();
-        }
+        place.get_or_insert_with(|| value.into_owned());
     }
+    let candidate = Candidate {
+        channel: channel.unwrap_or_default(),
+        client: client.unwrap_or_default(),
+        password: password.unwrap_or_default(),
+    };
     let place = outputs.enter(request)?;
     let watch = Watch::stay(&outputs.worker);
     match channels.join(candidate) {
-        Ok(membership) => Ok(Stream::new(membership, watch, place).into_response()),
-        Err(error) => Ok(refuse(request, outputs, error.into()).await),
+        Ok(membership) => {
+            let metrics = &outputs.worker.shared.metrics;
+            Ok(Stream::new(membership, metrics, watch, place).into_response())
+        }
+        Err(error) => {
+            // Whoever has to wait for the answer takes no place from others.
+            drop((place, watch));
+            Ok(refuse(request, outputs, error.into()).await)
+        }
     }
 }
 
@@ -103,6 +114,10 @@ async fn tell(
     let memory = &outputs.worker.shared.memory;
     let body = body::read(request, payload, encoding, outputs.body_bytes_max, memory).await?;
     json::check(&body.bytes).map_err(|_| Fault::malformed())?;
+    // serde would take a list for a struct, member by member.
+    if body.bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Fault::malformed());
+    }
     let published = serde_json::from_slice(&body.bytes);
     let published: Published<'_> = published.map_err(|_| Fault::malformed())?;
     let Published { channel_id, kind, origin_id, payload } = &published;
@@ -176,6 +191,11 @@ impl Fault {
         let mut response = HttpResponse::with_body(self.status, BoxBody::new(text));
         let kind = HeaderValue::from_static("text/plain; charset=utf-8");
         response.headers_mut().insert(CONTENT_TYPE, kind);
+        if self.status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 §15.5.2: it names a scheme.
+            let scheme = HeaderValue::from_static("Password");
+            response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+        }
         response
     }
 }
@@ -185,9 +205,10 @@ impl From<ChannelError> for Fault {
         let status = match error {
             ChannelError::WrongPassword => StatusCode::UNAUTHORIZED,
             ChannelError::NoChannel => StatusCode::NOT_FOUND,
-            ChannelError::TooManyChannels | ChannelError::TooManyClients => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            ChannelError::TooManyChannels
+            | ChannelError::TooManyClients
+            | ChannelError::TooManyClientsInAll
+            | ChannelError::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
             ChannelError::BadChannel
             | ChannelError::BadClient
             | ChannelError::LongClient
@@ -215,6 +236,7 @@ impl From<BodyError> for Fault {
 /// The body of a response that is a client's stream.
 struct Stream {
     membership: Membership,
+    metrics: Arc<Metrics>,
     /// The end of the session.
     end: Pin<Box<dyn Future<Output = ()>>>,
     comment: Pin<Box<Sleep>>,
@@ -223,12 +245,12 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(membership: Membership, watch: Watch, place: Place) -> Self {
+    fn new(membership: Membership, metrics: &Arc<Metrics>, watch: Watch, place: Place) -> Self {
         let end = Box::pin(async move {
             watch.end().await;
         });
         let comment = Box::pin(sleep_until(Instant::now() + COMMENT_EVERY));
-        Self { membership, end, comment, place }
+        Self { membership, metrics: Arc::clone(metrics), end, comment, place }
     }
 
     fn into_response(self) -> HttpResponse {
@@ -252,15 +274,14 @@ impl MessageBody for Stream {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, io::Error>>> {
         let this = self.get_mut();
-        if this.end.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(None);
-        }
         let mut out = match this.membership.mailbox.poll_take(cx) {
             Poll::Ready(Ok(bytes)) => Some(bytes),
             // Cut off, or the client would take what it has for all there was.
             Poll::Ready(Err(_)) => {
                 return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
             }
+            // What was told before the end comes before it.
+            Poll::Pending if this.end.as_mut().poll(cx).is_ready() => return Poll::Ready(None),
             Poll::Pending => None,
         };
         if out.is_none() && this.comment.as_mut().poll(cx).is_ready() {
@@ -269,5 +290,15 @@ impl MessageBody for Stream {
         let Some(out) = out else { return Poll::Pending };
         this.comment.as_mut().reset(Instant::now() + COMMENT_EVERY);
         Poll::Ready(Some(Ok(out)))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // The HTTP server asks nothing more of a stream whose client takes nothing: so it is counted
+        // when it has ended, and not when it is cut off.
+        if self.membership.mailbox.is_overflown() {
+            self.metrics.disconnect(Disconnect::SlowConsumer);
+        }
     }
 }

@@ -14,6 +14,7 @@ use shared::principal::Principal;
 use crate::admission::{Refusing, Shown};
 use crate::broker::{Broker, BrokerError};
 use crate::cursor::Cursor;
+use crate::disconnect::Disconnect;
 use crate::outputs::Outputs;
 use crate::outputs::queue::headers::ExtraHeaders;
 use crate::outputs::queue::name::{NameError, NamePattern};
@@ -22,6 +23,7 @@ use crate::query::{Query, seen_last};
 use crate::queues::book::OpenError;
 use crate::queues::consumer::Consumer;
 use crate::refusal::{QueueFault, Refusal, STATUS_REASON};
+use crate::tickets::Hold;
 use crate::watch::Watch;
 
 pub mod headers;
@@ -61,11 +63,16 @@ pub async fn open(request: &HttpRequest, outputs: &Outputs) -> Result<HttpRespon
         let place = outputs.enter(request)?;
         let hold = tickets.open_claimed(claim).await;
         let watch = Rc::new(Watch::judged(&outputs.worker, principal, vec![wanted]));
-        let consuming = broker.consume(&name, ticket);
+        let is_superseded = || hold.as_ref().is_some_and(Hold::is_superseded);
+        let consuming = broker.consume(&name, ticket, is_superseded);
         let consumer = tokio::select! {
             consumer = consuming => consumer,
-            // It may have waited for long.
-            disconnect = watch.end() => return Err(disconnect.into()),
+            // It may have waited for long. A 503 would stop an `EventSource` for good: while we stop,
+            // its stream ends as it begins.
+            disconnect = watch.end() => return match disconnect {
+                Disconnect::Restarting => Ok(stream::ended(&outputs.queue.headers)),
+                disconnect => Err(disconnect.into()),
+            },
         };
         let consumer = match consumer {
             Ok(consumer) => consumer,
@@ -98,7 +105,9 @@ fn refuse(error: BrokerError) -> Result<HttpResponse, Refusal> {
         BrokerError::NotFound | BrokerError::Refused(..) => "QUEUE_REFUSED",
     };
     let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, code);
-    if let Ok(reason) = HeaderValue::from_str(&error.to_string()) {
+    // It may be in any language, but not on several lines.
+    let reason = error.to_string().replace(char::is_control, " ");
+    if let Ok(reason) = HeaderValue::from_bytes(reason.as_bytes()) {
         response.headers_mut().insert(STATUS_REASON, reason);
     }
     Ok(response)

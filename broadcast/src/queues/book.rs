@@ -79,12 +79,12 @@ impl Book {
 
     /// Takes in a queue that was written down.
     pub fn restore(&mut self, record: Record, now: Instant) {
+        self.last_number = self.last_number.max(record.number);
         self.insert(Queue::restore(record, self.end, now));
     }
 
     fn insert(&mut self, queue: Queue) -> u64 {
-        self.last_number += 1;
-        let number = self.last_number;
+        let number = queue.number;
         for pattern in &*queue.patterns {
             self.index.insert(pattern, number);
         }
@@ -94,7 +94,7 @@ impl Book {
     }
 
     /// Takes out a queue. Its consumer has to go.
-    pub fn remove(&mut self, number: u64) -> Option<Arc<str>> {
+    pub fn remove(&mut self, number: u64) -> Option<Queue> {
         let queue = self.queues.remove(&number)?;
         self.numbers.remove(&queue.name);
         for pattern in &*queue.patterns {
@@ -103,7 +103,7 @@ impl Book {
         if let Some(seat) = &queue.consumer {
             seat.look.notify_one();
         }
-        Some(queue.name)
+        Some(queue)
     }
 
     /// The bounds.
@@ -159,7 +159,11 @@ impl Book {
         let number = match known {
             Some(number) => number,
             None if self.len() >= self.bounds.queues_max => return Err(OpenError::TooMany),
-            None => self.insert(Queue::new(name.into(), patterns.into(), end, now)),
+            None => {
+                self.last_number += 1;
+                let number = self.last_number;
+                self.insert(Queue::new(number, name.into(), patterns.into(), end, now))
+            }
         };
         let queue = self.queues.get_mut(&number).ok_or(OpenError::Unwritten)?;
         if !may_have(&queue.patterns) {
@@ -219,8 +223,12 @@ impl Book {
         queues.map(|(number, queue)| (*number, Arc::clone(&queue.filter))).collect()
     }
 
-    /// Takes the oldest events from a queue that has too many of them, and no consumer.
-    pub fn trim(&mut self, number: u64, found: &[(u64, Event)]) {
+    /// Takes the oldest events from a queue that has too many of them, and no consumer: what was
+    /// found behind its place, if it is still there.
+    pub fn trim(&mut self, number: u64, place: u64, found: &[(u64, Event)]) {
+        if self.queues.get(&number).is_none_or(|queue| queue.place() != place) {
+            return;
+        }
         for (offset, event) in found {
             let queue = self.queues.get(&number);
             if !queue.is_some_and(|queue| queue.is_neglected(&self.bounds)) {
@@ -230,20 +238,21 @@ impl Book {
         }
     }
 
-    /// Queues whose time is over.
-    pub fn expired(&self, now: Instant) -> Vec<u64> {
+    /// Takes out the queues whose time is over.
+    pub fn expire(&mut self, now: Instant) -> Vec<Queue> {
         let over = self.queues.iter().filter(|(_, queue)| queue.has_expired(&self.bounds, now));
-        over.map(|(number, _)| *number).collect()
+        let over: Vec<u64> = over.map(|(number, _)| *number).collect();
+        over.into_iter().filter_map(|number| self.remove(number)).collect()
     }
 
-    /// What is to be written down, where it is not what is written.
-    pub fn unsaved(&mut self) -> Vec<Record> {
+    /// What is to be written down, where it is not what is written; and whether anything is.
+    pub fn unsaved(&mut self) -> Vec<(Record, bool)> {
         let mut unsaved = Vec::new();
         for queue in self.queues.values_mut() {
             queue.rest(self.end);
             let record = queue.record();
             if queue.saved.as_ref() != Some(&record) {
-                unsaved.push(record);
+                unsaved.push((record, queue.saved.is_some()));
             }
         }
         unsaved
@@ -252,8 +261,7 @@ impl Book {
     /// These are written.
     pub fn note_saved(&mut self, records: Vec<Record>) {
         for record in records {
-            let number = self.numbers.get(&record.name);
-            if let Some(queue) = number.and_then(|number| self.queues.get_mut(number)) {
+            if let Some(queue) = self.queues.get_mut(&record.number) {
                 queue.saved = Some(record);
             }
         }
@@ -275,3 +283,6 @@ impl Book {
         list
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use crate::disconnect::Disconnect;
 use crate::filter::Narrow;
 use crate::queues::Queues;
 use crate::queues::book::Lease;
-use crate::queues::queue::{self, Before, Offer, Queue};
+use crate::queues::queue::{self, Before, Offer};
 use crate::watch::Watch;
 use crate::worker::Worker;
 
@@ -58,6 +58,8 @@ pub enum Delivery {
     },
     /// Something was dropped, or freed, before it was given.
     Gap {
+        /// The place behind which what follows is.
+        place: Cursor,
         /// The oldest place after which all is kept.
         earliest: Cursor,
     },
@@ -96,12 +98,13 @@ impl Consumer {
     /// Goes back to the last event that the client says it has had: what was written to it since did
     /// not all arrive.
     pub fn step_back(&self, cursor: &Cursor) {
-        let archive = &self.queues.archive;
-        if cursor.epoch == archive.epoch && cursor.offset >= archive.kept_from() {
-            self.queues.wanted_from.include(cursor.offset);
-            if let Some(queue) = self.queues.book().get_mut(self.lease.number) {
-                queue.step_back(cursor.offset);
-            }
+        let (archive, mut book) = (&self.queues.archive, self.queues.book());
+        let Some(queue) = book.get_mut(self.lease.number) else { return };
+        if cursor.epoch == archive.epoch {
+            queue.step_back(cursor.offset, archive.earliest());
+            self.queues.wanted_from.include(queue.place());
+        } else {
+            queue.note_gap();
         }
     }
 
@@ -113,8 +116,10 @@ impl Consumer {
     pub async fn next(&mut self) -> Result<Delivery, Disconnect> {
         let number = self.lease.number;
         loop {
-            let before = self.queues.book().get(number).map(Queue::before_next);
-            match before.ok_or(Disconnect::TryAgainLater)? {
+            let before =
+                self.queues.book().get(number).map(|queue| (queue.before_next(), queue.place()));
+            let (before, place) = before.ok_or(Disconnect::TryAgainLater)?;
+            match before {
                 Before::Count(up_to) => {
                     let counted = self.queues.count_up(number, up_to, &self.lease.filter).await;
                     self.forgive(counted)?;
@@ -123,7 +128,9 @@ impl Consumer {
                 Before::Gap => {
                     self.given = Some(Given::Gap);
                     let archive = &self.queues.archive;
-                    return Ok(Delivery::Gap { earliest: archive.epoch.at(archive.earliest()) });
+                    let earliest = archive.earliest();
+                    let [place, earliest] = [place, earliest].map(|it| archive.epoch.at(it));
+                    return Ok(Delivery::Gap { place, earliest });
                 }
                 Before::Nothing => {}
             }
@@ -133,6 +140,7 @@ impl Consumer {
                     match offer {
                         Offer::Skip | Offer::Drop => {}
                         Offer::Give { is_redelivered } => {
+                            self.watch.count_delivery();
                             let bytes = queue::bytes(&event);
                             self.given = Some(Given::Event { offset, bytes });
                             let cursor = self.queues.archive.epoch.at(offset);

@@ -17,9 +17,10 @@ use crate::queues::queue::Record;
 pub(super) enum Change {
     /// A queue is made, in this epoch. With `synced` it must survive a loss of power.
     Make(Record, Epoch, bool),
-    /// What is written of queues that are there is not true any more.
-    Keep(Vec<Record>),
-    Remove(Arc<str>),
+    /// What is written of queues that are there is not true any more; their places are in this epoch.
+    Keep(Vec<Record>, Epoch),
+    /// The queue of a number is gone. By name it could be one that was made since.
+    Remove(u64),
 }
 
 /// A queue that was written down, and the epoch of its place.
@@ -30,9 +31,10 @@ pub(super) fn start(path: &Path) -> Result<(Vec<Kept>, Clerk<Change>), StoreErro
     let connection = clerk::open(path)?;
     connection.execute_batch(
         "CREATE TABLE IF NOT EXISTS queues (
-            name TEXT PRIMARY KEY, patterns TEXT NOT NULL, epoch TEXT NOT NULL,
-            place INTEGER NOT NULL, dropped INTEGER NOT NULL, has_gap INTEGER NOT NULL,
-            is_open INTEGER NOT NULL
+            number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, patterns TEXT NOT NULL,
+            epoch TEXT NOT NULL, place INTEGER NOT NULL, dropped INTEGER NOT NULL,
+            has_gap INTEGER NOT NULL, given INTEGER NOT NULL, is_open INTEGER NOT NULL,
+            acknowledged INTEGER NOT NULL
         ) STRICT",
     )?;
     let kept = read(&connection)?;
@@ -41,7 +43,8 @@ pub(super) fn start(path: &Path) -> Result<(Vec<Kept>, Clerk<Change>), StoreErro
 }
 
 fn read(connection: &Connection) -> Result<Vec<Kept>, StoreError> {
-    let sql = "SELECT name, patterns, place, dropped, has_gap, is_open, epoch FROM queues";
+    let sql = "SELECT name, patterns, place, dropped, has_gap, is_open, epoch, number, given, \
+               acknowledged FROM queues";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     let mut kept = Vec::new();
@@ -60,6 +63,9 @@ fn read(connection: &Connection) -> Result<Vec<Kept>, StoreError> {
             dropped: to_u64(row, 3)?,
             has_gap: row.get(4)?,
             is_open: row.get(5)?,
+            number: to_u64(row, 7)?,
+            given: to_u64(row, 8)?,
+            acknowledged: to_u64(row, 9)?,
             name: name.into(),
         };
         kept.push((record, epoch));
@@ -76,11 +82,11 @@ fn write(connection: &Connection, changes: &[Change]) -> Result<(), rusqlite::Er
     for change in changes {
         match change {
             Change::Make(record, epoch, _) => make(&transaction, record, epoch)?,
-            Change::Keep(records) => {
-                records.iter().try_for_each(|record| keep(&transaction, record))?;
+            Change::Keep(records, epoch) => {
+                records.iter().try_for_each(|record| keep(&transaction, record, epoch))?;
             }
-            Change::Remove(name) => {
-                transaction.execute("DELETE FROM queues WHERE name = ?1", [&**name])?;
+            Change::Remove(number) => {
+                transaction.execute("DELETE FROM queues WHERE number = ?1", [to_i64(*number)])?;
             }
         }
     }
@@ -91,19 +97,32 @@ fn make(connection: &Connection, record: &Record, epoch: &Epoch) -> Result<(), r
     let patterns: Vec<&str> = record.patterns.iter().map(Pattern::as_str).collect();
     // Texts can always be written.
     let patterns = serde_json::to_string(&patterns).unwrap_or_default();
-    let sql = "INSERT OR REPLACE INTO queues VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    let Record { name, place, dropped, has_gap, is_open, .. } = record;
-    let (place, dropped) = (to_i64(*place), to_i64(*dropped));
-    let values = params![&**name, patterns, epoch.as_str(), place, dropped, has_gap, is_open];
-    connection.execute(sql, values).map(|_| ())
+    // The removal of one that had this name may still be waiting.
+    let sql = "INSERT OR REPLACE INTO queues (number, name, patterns, epoch, place, dropped, \
+               has_gap, given, is_open, acknowledged) \
+               VALUES (?1, ?2, ?3, '', 0, 0, 0, 0, 0, 0)";
+    connection.execute(sql, params![to_i64(record.number), &*record.name, patterns])?;
+    keep(connection, record, epoch)
 }
 
 /// One that was removed meanwhile is not there, and stays away.
-fn keep(connection: &Connection, record: &Record) -> Result<(), rusqlite::Error> {
-    let sql = "UPDATE queues SET place = ?2, dropped = ?3, has_gap = ?4, is_open = ?5 \
-               WHERE name = ?1";
-    let Record { name, place, dropped, has_gap, is_open, .. } = record;
+fn keep(connection: &Connection, record: &Record, epoch: &Epoch) -> Result<(), rusqlite::Error> {
+    let sql = "UPDATE queues SET epoch = ?2, place = ?3, dropped = ?4, has_gap = ?5, given = ?6, \
+               is_open = ?7, acknowledged = ?8 WHERE number = ?1";
+    let Record { number, place, dropped, has_gap, given, is_open, acknowledged, .. } = record;
     let mut statement = connection.prepare_cached(sql)?;
-    let (place, dropped) = (to_i64(*place), to_i64(*dropped));
-    statement.execute(params![&**name, place, dropped, has_gap, is_open]).map(|_| ())
+    let values = params![
+        to_i64(*number),
+        epoch.as_str(),
+        to_i64(*place),
+        to_i64(*dropped),
+        has_gap,
+        to_i64(*given),
+        is_open,
+        to_i64(*acknowledged)
+    ];
+    statement.execute(values).map(|_| ())
 }
+
+#[cfg(test)]
+mod tests;

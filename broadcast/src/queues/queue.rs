@@ -40,6 +40,8 @@ impl Default for Bounds {
 /// One queue.
 #[derive(Debug)]
 pub struct Queue {
+    /// Its number: one that is made again has another.
+    pub number: u64,
     /// Its name.
     pub name: Arc<str>,
     /// What it wants.
@@ -64,6 +66,8 @@ pub struct Queue {
     /// The consumer is still to be told that something was dropped.
     has_gap: bool,
     given: Given,
+    /// The last event that was acknowledged.
+    acknowledged: u64,
 }
 
 /// The place of a consumer.
@@ -75,18 +79,21 @@ pub struct Seat {
     pub ticket: Option<Digest>,
 }
 
-/// What was given to a consumer before, and not acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Given {
-    /// What is behind this offset was not.
-    UpTo(u64),
-    /// The next one may have been.
-    Next,
+/// What was given to a consumer before, and is not acknowledged, or is to be given again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Given {
+    /// What is wanted up to here was.
+    up_to: u64,
+    /// The next one behind that may have been, if it is not behind this: a process ended meanwhile,
+    /// and what came after its end nobody was given.
+    or_next_within: u64,
 }
 
 /// What is written down of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
+    /// Its number.
+    pub number: u64,
     /// Its name.
     pub name: Arc<str>,
     /// What it wants.
@@ -97,8 +104,12 @@ pub struct Record {
     pub dropped: u64,
     /// Whether the consumer is to be told.
     pub has_gap: bool,
-    /// Whether something may have been given to a consumer and not be acknowledged.
+    /// What is wanted up to here was given to a consumer.
+    pub given: u64,
+    /// Whether the next one may have been, too.
     pub is_open: bool,
+    /// The last event that was acknowledged.
+    pub acknowledged: u64,
 }
 
 /// What becomes of an event that a consumer has found.
@@ -147,8 +158,15 @@ pub struct Listed {
 
 impl Queue {
     /// A queue in which nothing waits, behind a place.
-    pub fn new(name: Arc<str>, patterns: Arc<[Pattern]>, place: u64, now: Instant) -> Self {
+    pub fn new(
+        number: u64,
+        name: Arc<str>,
+        patterns: Arc<[Pattern]>,
+        place: u64,
+        now: Instant,
+    ) -> Self {
         Self {
+            number,
             name,
             filter: Arc::new(Filter::new(&*patterns, Narrow::default())),
             patterns,
@@ -162,21 +180,22 @@ impl Queue {
             bytes: 0,
             dropped: 0,
             has_gap: false,
-            given: Given::UpTo(0),
+            given: Given::default(),
+            acknowledged: 0,
         }
     }
 
     /// A queue that was written down, in front of a log that ends there.
     pub fn restore(record: Record, end: u64, now: Instant) -> Self {
         let (name, patterns) = (Arc::clone(&record.name), Arc::clone(&record.patterns));
-        let given = if record.is_open { Given::Next } else { Given::UpTo(0) };
+        let or_next_within = if record.is_open { end } else { 0 };
         Self {
             uncounted: (record.place < end).then_some(end),
             dropped: record.dropped,
             has_gap: record.has_gap,
-            given,
-            saved: Some(record.clone()),
-            ..Self::new(name, patterns, record.place, now)
+            given: Given { up_to: record.given, or_next_within },
+            acknowledged: record.acknowledged,
+            ..Self::new(record.number, name, patterns, record.place, now)
         }
     }
 
@@ -230,36 +249,45 @@ impl Queue {
             return Offer::Skip;
         }
         if self.is_over(bounds) {
-            self.acknowledge(offset, bytes(event), end);
+            self.pass(offset, bytes(event), end);
             self.dropped += 1;
             self.has_gap = true;
             return Offer::Drop;
         }
-        let is_redelivered = match self.given {
-            Given::Next => true,
-            Given::UpTo(up_to) => offset <= up_to,
-        };
-        Offer::Give { is_redelivered }
+        let Given { up_to, or_next_within } = self.given;
+        Offer::Give { is_redelivered: offset <= up_to || offset <= or_next_within }
     }
 
     /// The consumer has had the oldest event that waits, where every event is counted up to `end`.
     pub fn acknowledge(&mut self, offset: u64, bytes: u64, end: u64) {
-        if offset <= self.place {
-            return;
+        if offset > self.place {
+            self.pass(offset, bytes, end);
+            self.acknowledged = self.acknowledged.max(offset);
         }
+    }
+
+    /// The oldest event that waits does so no more.
+    fn pass(&mut self, offset: u64, bytes: u64, end: u64) {
         if offset <= end {
             self.events = self.events.saturating_sub(1);
             self.bytes = if self.events == 0 { 0 } else { self.bytes.saturating_sub(bytes) };
         }
         self.place = offset;
-        if self.given == Given::Next {
-            self.given = Given::UpTo(offset);
+        if offset > self.given.up_to {
+            self.given.or_next_within = 0;
         }
     }
 
     /// There is nothing wanted up to a place that is not acknowledged.
     pub fn advance(&mut self, place: u64) {
         self.place = self.place.max(place);
+    }
+
+    /// There is nothing wanted between its place, if that is still this one, and another.
+    pub fn advance_from(&mut self, from: u64, to: u64) {
+        if self.place == from {
+            self.advance(to);
+        }
     }
 
     /// Where nothing waits, the place is where every event is counted up to.
@@ -269,13 +297,24 @@ impl Queue {
         }
     }
 
-    /// Goes back to a place that the consumer says it has had everything up to.
-    pub fn step_back(&mut self, place: u64) {
-        if place < self.place && self.uncounted.is_none() {
-            self.given = Given::UpTo(self.place);
-            self.uncounted = Some(self.place);
-            self.place = place;
+    /// Goes back behind what the consumer says it has seen last, or from where on there is
+    /// something, if what was written to it since did not all arrive.
+    pub fn step_back(&mut self, seen: u64, kept_from: u64) {
+        let place = seen.max(kept_from);
+        if seen >= self.acknowledged || place >= self.place {
+            self.has_gap |= seen < self.acknowledged.min(kept_from);
+            return;
         }
+        self.has_gap |= seen < kept_from;
+        self.given.up_to = self.given.up_to.max(self.acknowledged);
+        self.counted = self.counted.max(self.place);
+        self.uncounted = self.uncounted.or(Some(self.place));
+        self.place = place;
+    }
+
+    /// The consumer has seen last what nobody has any more.
+    pub fn note_gap(&mut self) {
+        self.has_gap = true;
     }
 
     /// What follows the place was freed up to another.
@@ -301,24 +340,26 @@ impl Queue {
     pub fn release(&mut self, unacknowledged: Option<u64>, now: Instant) {
         self.consumer = None;
         self.idle_since = now;
-        if let (Some(offset), Given::UpTo(up_to)) = (unacknowledged, self.given) {
-            self.given = Given::UpTo(up_to.max(offset));
+        if let Some(offset) = unacknowledged.filter(|offset| *offset > self.given.up_to) {
+            // It was the next one.
+            self.given = Given { up_to: offset, or_next_within: 0 };
         }
     }
 
     /// What is to be written down of it.
     pub fn record(&self) -> Record {
-        let is_given = match self.given {
-            Given::Next => true,
-            Given::UpTo(up_to) => up_to > self.place,
-        };
+        let Given { up_to, or_next_within } = self.given;
+        let is_next_given = self.consumer.is_some() && up_to <= self.place;
         Record {
+            number: self.number,
             name: Arc::clone(&self.name),
             patterns: Arc::clone(&self.patterns),
             place: self.place,
             dropped: self.dropped,
             has_gap: self.has_gap,
-            is_open: self.consumer.is_some() || is_given,
+            given: if up_to > self.place { up_to } else { 0 },
+            is_open: is_next_given || or_next_within > self.place,
+            acknowledged: self.acknowledged,
         }
     }
 
@@ -340,3 +381,6 @@ impl Queue {
 pub fn bytes(event: &Event) -> u64 {
     u64::try_from(event.size()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

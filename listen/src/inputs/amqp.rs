@@ -20,9 +20,11 @@ use lapin::options::{
 };
 use lapin::types::{FieldTable, ShortString};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use shared::amqp::{Lane, Node, patient, refusal};
+use shared::amqp::{self, Full, Lane, Node, patient, refusal};
 use shared::cloudevents::attributes::Faults;
+use shared::link::IN_FLIGHT_BYTES_MAX;
 use shared::link::sender::Sender;
+use shared::memory::Memory;
 use shared::pattern::Pattern;
 use shared::principal::{Grant, Principal};
 use shared::publisher::{Approved, PublishError, Publisher, make_id};
@@ -35,6 +37,8 @@ mod message;
 
 /// Messages of one queue that are under way. They are fired together, and acknowledged together.
 const PREFETCH: u16 = 64;
+/// A batch takes no further message beyond so many bytes: all of it is to be on the link at once.
+const BATCH_BYTES: usize = IN_FLIGHT_BYTES_MAX / 4;
 /// RabbitMQ's code for a queue that is not there.
 const NOT_FOUND: u16 = 404;
 /// How long one waits before the next attempt.
@@ -47,7 +51,7 @@ const NOT_IN_PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The name of a queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QueueName(ShortString);
 
 impl FromStr for QueueName {
@@ -70,6 +74,8 @@ pub struct Consuming {
     pub metrics: Arc<Metrics>,
     /// The largest body.
     pub body_bytes_max: usize,
+    /// The account of what waits.
+    pub memory: Arc<Memory>,
 }
 
 /// One queue that is being consumed.
@@ -161,10 +167,13 @@ impl Consumer {
                 first = deliveries.next() => first,
             };
             let mut batch = vec![delivered(first)?];
-            while batch.len() < usize::from(PREFETCH)
+            let mut bytes = batch.iter().map(|it| it.data.len()).sum::<usize>();
+            while bytes < BATCH_BYTES
                 && let Some(next) = deliveries.next().now_or_never()
             {
-                batch.push(delivered(next)?);
+                let next = delivered(next)?;
+                bytes += next.data.len();
+                batch.push(next);
             }
             self.take(batch, &lane).await?;
         }
@@ -175,7 +184,8 @@ impl Consumer {
             let text = refusal(&error).map(|(_, text)| text);
             Interruption::Lost(text.unwrap_or_else(|| error.to_string()))
         };
-        let mut lane = self.lane().await.map_err(lost)?;
+        let full = |error: Full| Interruption::Lost(error.to_string());
+        let mut lane = amqp::lane(&self.consuming.nodes).await.map_err(full)?;
         let looked = QueueDeclareOptions::default().passive();
         let looked =
             lane.channel.queue_declare(self.queue.0.clone(), looked, FieldTable::default());
@@ -183,7 +193,7 @@ impl Consumer {
             Ok(_) => {}
             Err(error) if refusal(&error).is_some_and(|(code, _)| code == NOT_FOUND) => {
                 // The broker has closed the channel over it.
-                lane = self.lane().await.map_err(lost)?;
+                lane = amqp::lane(&self.consuming.nodes).await.map_err(full)?;
                 let durable = QueueDeclareOptions::durable();
                 let made = lane.channel.queue_declare(
                     self.queue.0.clone(),
@@ -206,22 +216,13 @@ impl Consumer {
         Ok((lane, deliveries))
     }
 
-    /// A channel on the connection that has fewest; waits while there is none.
-    async fn lane(&self) -> Result<Lane, lapin::Error> {
-        loop {
-            let live = self.consuming.nodes.iter().filter_map(Node::live);
-            if let Some(live) = live.min_by_key(|live| live.channels()) {
-                return live.open().await;
-            }
-            sleep(PAUSE_MIN).await;
-        }
-    }
-
     /// Fires what can be fired, rejects what cannot, and acknowledges it all when it is kept.
     async fn take(&mut self, batch: Vec<Delivery>, lane: &Lane) -> Result<(), Interruption> {
         let mut waiting = VecDeque::new();
-        for delivery in batch {
-            match self.read(&delivery) {
+        let bytes = batch.iter().map(|it| it.data.len()).sum();
+        let _held = self.consuming.memory.hold(bytes);
+        for mut delivery in batch {
+            match self.read(&mut delivery) {
                 Ok(event) => waiting.push_back((event, delivery.acker)),
                 Err(faults) => self.reject(&delivery.acker, &faults).await?,
             }
@@ -246,7 +247,10 @@ impl Consumer {
                 if *self.stop.borrow() {
                     break;
                 }
-                sleep(pause).await;
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    _ = self.stop.wait_for(|is_stopping| *is_stopping) => {}
+                }
                 pause = (pause * 2).min(PAUSE_MAX);
             }
         }
@@ -255,8 +259,8 @@ impl Consumer {
         sent(last.ack(BasicAckOptions { multiple: true }).await)
     }
 
-    fn read(&self, delivery: &Delivery) -> Result<Approved, Faults> {
-        let body = Bytes::copy_from_slice(&delivery.data);
+    fn read(&self, delivery: &mut Delivery) -> Result<Approved, Faults> {
+        let body = Bytes::from(std::mem::take(&mut delivery.data));
         if body.len() > self.consuming.body_bytes_max {
             return Err(Faults::of("body", "is too large"));
         }
@@ -269,7 +273,8 @@ impl Consumer {
     }
 
     /// Fires events in order, and says what became of the first ones. They go to broadcast together,
-    /// and what follows one that is not kept is fired again behind it: the order holds.
+    /// and what follows one that is not kept is fired again behind it: the order holds when the link
+    /// breaks. Where broadcast alone refuses one, for want of room, it may have kept the next.
     async fn fire(&self, events: &VecDeque<(Approved, Acker)>) -> Vec<Became> {
         let mut underway = Vec::with_capacity(events.len());
         for (event, _) in events {
@@ -279,16 +284,13 @@ impl Consumer {
             underway.push(publication);
         }
         let mut became = Vec::with_capacity(underway.len());
-        let mut is_whole = true;
-        // All are waited for: none may be on its way when it is fired again.
+        // With the first that is not kept the others are given up: what still waits is not sent then.
         for publication in underway {
-            let ended = match publication.await {
-                Ok(_) => Some(Became::Kept),
-                Err(PublishError::TooLarge) => Some(Became::TooLarge),
-                Err(_) => None,
-            };
-            is_whole &= ended.is_some();
-            became.extend(ended.filter(|_| is_whole));
+            match publication.await {
+                Ok(_) => became.push(Became::Kept),
+                Err(PublishError::TooLarge) => became.push(Became::TooLarge),
+                Err(_) => break,
+            }
         }
         became
     }

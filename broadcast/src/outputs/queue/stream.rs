@@ -100,13 +100,22 @@ impl Stream {
 
     /// Answers with the stream.
     pub(in crate::outputs) fn into_response(self, extra: &ExtraHeaders) -> HttpResponse {
-        let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(self));
-        add_headers("text/event-stream; charset=utf-8", response.headers_mut());
-        extra.add_to(response.headers_mut());
-        // What follows a stream on its connection would wait for ever.
-        response.head_mut().set_connection_type(ConnectionType::Close);
-        response
+        respond(BoxBody::new(self), extra)
     }
+}
+
+/// A stream that ends as it begins.
+pub(in crate::outputs) fn ended(extra: &ExtraHeaders) -> HttpResponse {
+    respond(BoxBody::new(BANNER), extra)
+}
+
+fn respond(body: BoxBody, extra: &ExtraHeaders) -> HttpResponse {
+    let mut response = HttpResponse::with_body(StatusCode::OK, body);
+    add_headers("text/event-stream; charset=utf-8", response.headers_mut());
+    extra.add_to(response.headers_mut());
+    // What follows a stream on its connection would wait for ever.
+    response.head_mut().set_connection_type(ConnectionType::Close);
+    response
 }
 
 /// Takes messages and writes them until there is a reason to end. Arms: the session has ended; the
@@ -175,8 +184,9 @@ impl Source {
     async fn next(&mut self, carrying: Carrying, out: &mut Vec<u8>) -> Result<(), Disconnect> {
         match self {
             Self::Log(consumer) => push(&consumer.next().await?, carrying, out),
-            Self::Broker(consumer, _) => {
+            Self::Broker(consumer, watch) => {
                 let message = consumer.next().await?;
+                watch.count_delivery();
                 if message.is_redelivered {
                     out.extend_from_slice(REDELIVERED);
                 }
@@ -225,7 +235,11 @@ impl Drop for Writing<'_> {
 /// Appends a message.
 fn push(delivery: &Delivery, carrying: Carrying, out: &mut Vec<u8>) {
     let (is_redelivered, cursor, event) = match delivery {
-        Delivery::Gap { earliest } => {
+        Delivery::Gap { place, earliest } => {
+            // What follows is behind this: a client that says so has heard of the gap.
+            if carrying.has_ids {
+                out.extend_from_slice(format!("id: {place}\n").as_bytes());
+            }
             out.extend_from_slice(format!("event: {GAP}\n").as_bytes());
             let mut gap = Vec::new();
             cloudevents::push_gap(&earliest.to_string(), &mut gap);

@@ -83,7 +83,8 @@ fn read_binary(
             take(&mut reading, name, value);
         }
     }
-    let own_type = properties.kind().as_ref().map_or(routing_key, |kind| kind.as_str());
+    let own_type = properties.kind().as_ref().map(|kind| kind.as_str());
+    let own_type = own_type.filter(|it| !it.is_empty()).unwrap_or(routing_key);
     let id = properties.message_id().as_ref().map(|id| id.as_str().to_owned());
     let time = properties.timestamp().map(rfc_3339);
     take_default(&mut reading, "type", own_type);
