@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 
 use crate::gateway::{House, wait_for};
 use crate::measures::until;
@@ -32,6 +33,9 @@ const KEEPER: &str = r#"
     wait
     [ -z "$2" ] || rm -rf "$2"
 "#;
+
+/// It takes seconds of a processor to start: all at once none would be there in time.
+static STARTING: Semaphore = Semaphore::const_new(1);
 
 /// A broker, at a door that stays where it is when the broker is killed and started again.
 pub struct Rabbit {
@@ -89,6 +93,7 @@ impl Rabbit {
 
     /// Starts it, again or for the first time, and waits until its door is open.
     pub async fn up(&mut self) {
+        let _turn = STARTING.acquire().await.unwrap();
         self.spawn("");
         let address = self.port.address;
         until("RabbitMQ at its door", async || {
