@@ -228,8 +228,9 @@ async fn above_the_limit_of_memory_the_fullest_queue_is_closed() {
     let gateway = House::new().set("MEMORY_LIMIT", "1MiB").set("WORKERS", 1).open();
     let mut fullest = Wire::subscribe_narrow(&gateway.broadcast, r#"["big"]"#).await;
     let mut other = Subscriber::subscribe(&gateway.broadcast, &["small"]).await;
-    // Some of the limit waits, then one event of nearly all of it comes.
-    let some = "x".repeat(100 * 1024);
+    // Some of the limit waits, then one event of nearly all of it comes. In few steps: who takes no
+    // byte for 15 s is closed for that.
+    let some = "x".repeat(300 * 1024);
     let mut fired = 0.0;
     until("some of it waits", async || {
         fire(&gateway, "big", &format!("\"{some}\"")).await;

@@ -88,7 +88,7 @@ fn check_names_what_is_wrong_and_exits_with_78() {
     let path = readable.folder.path().join("jwt-secret");
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     let table = [
-        (wrong("PUBLISH_TIMEOUT", "5"), "PUBLISH_TIMEOUT: "),
+        (wrong("PUBLISH_TIMEOUT", "5"), "PUBLISH_TIMEOUT (--publish-timeout): "),
         (wrong("INIT_TIMEOUT", "soon"), "INIT_TIMEOUT: "),
         (wrong("MAX_BODY", "0"), "MAX_BODY: "),
         (wrong("TOKENS_FILE", "/nowhere/tokens"), "TOKENS_FILE: "),
