@@ -89,8 +89,8 @@ fn check_names_what_is_wrong_and_exits_with_78() {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     let table = [
         (wrong("PUBLISH_TIMEOUT", "5"), "PUBLISH_TIMEOUT (--publish-timeout): "),
-        (wrong("INIT_TIMEOUT", "soon"), "INIT_TIMEOUT: "),
-        (wrong("MAX_BODY", "0"), "MAX_BODY: "),
+        (wrong("INIT_TIMEOUT", "soon"), "INIT_TIMEOUT (--init-timeout): "),
+        (wrong("MAX_BODY", "0"), "MAX_BODY (--max-body): "),
         (wrong("TOKENS_FILE", "/nowhere/tokens"), "TOKENS_FILE: "),
         (wrong("HTTPS_ENABLE", "true"), "CERT_FILE: "),
         (wrong("LINK", "unix:/dev/null/link.sock"), "LINK: "),
