@@ -26,6 +26,8 @@ const NOT_FOUND: u16 = 404;
 const RESOURCE_LOCKED: u16 = 405;
 /// How often one looks whether a queue is free, or a broker there.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long one waits where a queue cannot be had for now.
+const LOST_PAUSE: Duration = Duration::from_millis(200);
 /// How long one waits for a consumer to be sent away: its connection may be dead, and is let go after
 /// 15 s without a byte.
 const LEAVING_MAX: Duration = Duration::from_secs(20);
@@ -94,7 +96,11 @@ impl From<lapin::Error> for Attempt {
             Some((ACCESS_REFUSED | RESOURCE_LOCKED, text)) if text.contains("in exclusive use") => {
                 Self::Failed(BrokerError::Taken)
             }
-            Some((NOT_FOUND, _)) => Self::Failed(BrokerError::NotFound),
+            Some((NOT_FOUND, text)) if text.contains("no queue") => {
+                Self::Failed(BrokerError::NotFound)
+            }
+            // The node that has the queue is down, or about to be: it is as away as a broker.
+            Some((NOT_FOUND, _)) => Self::Lost,
             Some((code, text)) => Self::Failed(BrokerError::Refused(code, text)),
             None => Self::Lost,
         }
@@ -174,7 +180,7 @@ impl Broker {
                     sleep(LOOK_EVERY).await;
                 }
                 Err(Attempt::Failed(error)) => return Err(error),
-                Err(Attempt::Lost) => sleep(LOOK_EVERY).await,
+                Err(Attempt::Lost) => sleep(LOST_PAUSE).await,
             }
         }
     }
@@ -250,7 +256,7 @@ impl Broker {
             match removed.await {
                 Ok(()) => return Ok(()),
                 Err(Attempt::Failed(error)) => return Err(error),
-                Err(Attempt::Lost) => sleep(LOOK_EVERY).await,
+                Err(Attempt::Lost) => sleep(LOST_PAUSE).await,
             }
         }
     }

@@ -277,8 +277,10 @@ impl Queues {
     /// Takes a queue out of the file; where that cannot be written, it is tried again.
     async fn forget(&self, number: u64) {
         let Some(clerk) = &self.clerk else { return };
-        if !clerk.note(Change::Remove(number)).await {
-            self.unforgotten().push(number);
+        // Noted before it is waited for: whoever asked may leave.
+        self.unforgotten().push(number);
+        if clerk.note(Change::Remove(number)).await {
+            self.unforgotten().retain(|other| *other != number);
         }
     }
 

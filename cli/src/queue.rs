@@ -154,12 +154,18 @@ struct Queues {
 #[derive(Deserialize)]
 struct Row {
     name: String,
+    /// Of a queue in RabbitMQ the gateway knows no more than its consumer.
+    #[serde(default)]
     types: Vec<String>,
-    events: u64,
-    bytes: u64,
-    dropped: u64,
+    events: Option<u64>,
+    bytes: Option<u64>,
+    dropped: Option<u64>,
     consumers: u64,
     expires_in: Option<String>,
+}
+
+fn number(number: Option<u64>) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
 /// A line for each queue below a line of titles, all as wide as they have to be.
@@ -169,9 +175,9 @@ fn table(queues: &[Row]) -> String {
     let rows = queues.iter().map(|row| {
         [
             plain(&row.name),
-            row.events.to_string(),
-            row.bytes.to_string(),
-            row.dropped.to_string(),
+            number(row.events),
+            number(row.bytes),
+            number(row.dropped),
             row.consumers.to_string(),
             row.expires_in.clone().unwrap_or_else(|| "never".to_owned()),
             row.types.iter().map(|it| plain(it)).collect::<Vec<_>>().join(","),

@@ -160,9 +160,8 @@ pub async fn lane(nodes: &[Node]) -> Result<Lane, Full> {
         for live in &lives {
             match live.open().await {
                 Ok(lane) => return Ok(lane),
-                // Others were quicker, or it has not heard yet of one that was left.
-                Err(error) if matches!(error.kind(), lapin::ErrorKind::ChannelsLimitReached) => {}
-                // It was lost meanwhile.
+                // Others were quicker, it has not heard yet of one that was left, or it was lost: the
+                // next look tells.
                 Err(_) => is_full = false,
             }
         }

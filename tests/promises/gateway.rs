@@ -268,6 +268,10 @@ impl Process {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
+        if signal == Signal::STOP {
+            // Until its last thread has, it goes on.
+            wait_for("a stop", || crate::measures::has_stopped(self.pid()).then_some(()));
+        }
     }
 
     /// `kill -9`, and waits until it is gone.

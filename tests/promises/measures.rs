@@ -54,3 +54,13 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+/// Whether all threads of a process have stopped (proc(5): the state behind the name).
+pub fn has_stopped(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stat =
+        |task: std::io::Result<fs::DirEntry>| fs::read_to_string(task.unwrap().path().join("stat"));
+    let is_stopped =
+        |stat: String| stat.rsplit_once(") ").is_some_and(|(_, it)| it.starts_with('T'));
+    tasks.map(stat).all(|stat| stat.is_ok_and(is_stopped))
+}

@@ -220,13 +220,15 @@ impl Consumer {
     async fn take(&mut self, batch: Vec<Delivery>, lane: &Lane) -> Result<(), Interruption> {
         let mut waiting = VecDeque::new();
         let bytes = batch.iter().map(|it| it.data.len()).sum();
-        let _held = self.consuming.memory.hold(bytes);
+        let held = self.consuming.memory.hold(bytes);
         for mut delivery in batch {
             match self.read(&mut delivery) {
                 Ok(event) => waiting.push_back((event, delivery.acker)),
                 Err(faults) => self.reject(&delivery.acker, &faults).await?,
             }
         }
+        // From here on the link has on its account what is sent.
+        drop(held);
         let (mut pause, mut taken) = (PAUSE_MIN, (0, None));
         while !waiting.is_empty() {
             for became in self.fire(&waiting).await {

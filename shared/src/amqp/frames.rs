@@ -18,6 +18,10 @@ use tokio_util::io::poll_read_buf;
 const FRAME_HEADER_BYTES: usize = 7;
 const FRAME_METHOD: u8 = 1;
 const FRAME_HEADER: u8 = 2;
+/// Methods that say why something ends: `connection.close`, `channel.close`. The broker cuts their text
+/// where it is too long, also in the middle of a character.
+const CONNECTION_CLOSE: [u8; 4] = [0, 10, 0, 50];
+const CHANNEL_CLOSE: [u8; 4] = [0, 20, 0, 40];
 /// Methods that bring a message: `basic.return`, `basic.deliver`.
 const RETURN: [u8; 4] = [0, 60, 0, 50];
 const DELIVER: [u8; 4] = [0, 60, 0, 60];
@@ -127,6 +131,11 @@ impl Walk<'_> {
             RETURN => {
                 self.at = 6;
                 self.short_text()?;
+            }
+            CONNECTION_CLOSE | CHANNEL_CLOSE => {
+                // The code.
+                self.at = 6;
+                return self.short_text();
             }
             _ => return Some(()),
         }
