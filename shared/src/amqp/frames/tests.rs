@@ -94,3 +94,17 @@ async fn headers_that_are_nested_too_deep_are_bytes() {
     let (too_deep, due) = (of(&nested(DEPTH_MAX + 1, b'F')), of(&nested(DEPTH_MAX + 1, b'x')));
     assert_eq!(through(&too_deep, 4096).await, due);
 }
+
+/// RabbitMQ cuts the text of a refusal where it is too long, whatever stands there.
+#[tokio::test]
+async fn the_last_words_of_a_broker_are_readable_wherever_they_were_cut() {
+    for method in [CONNECTION_CLOSE, CHANNEL_CLOSE] {
+        let close = |text: &[u8]| {
+            frame(FRAME_METHOD, &[&method[..], &[1, 0x94], &short(text), &[0; 4]].concat())
+        };
+        let cut = close(b"no queue '\xc3...");
+        assert_eq!(through(&cut, 64).await, close(b"no queue '?..."));
+        let whole = close("no queue 'ü'".as_bytes());
+        assert_eq!(through(&whole, 64).await, whole);
+    }
+}
