@@ -36,7 +36,7 @@ impl Metrics {
         );
         registry.register(
             "amqp_messages_fired",
-            "Messages of queues of RabbitMQ that were fired and acknowledged",
+            "Messages of queues of RabbitMQ that were fired and are kept",
             metrics.consumed.clone(),
         );
         registry.register(

@@ -55,12 +55,12 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
     }
 }
 
-/// Whether all threads of a process have stopped (proc(5): the state behind the name).
+/// Whether all threads of a process have stopped, or are held by who traces them (proc(5)).
 pub fn has_stopped(pid: u32) -> bool {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let stat =
         |task: std::io::Result<fs::DirEntry>| fs::read_to_string(task.unwrap().path().join("stat"));
     let is_stopped =
-        |stat: String| stat.rsplit_once(") ").is_some_and(|(_, it)| it.starts_with('T'));
+        |stat: String| stat.rsplit_once(") ").is_some_and(|(_, it)| it.starts_with(['T', 't']));
     tasks.map(stat).all(|stat| stat.is_ok_and(is_stopped))
 }

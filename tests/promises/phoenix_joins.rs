@@ -332,8 +332,14 @@ async fn a_client_that_reads_slowly_may_join_as_many_topics_as_another() {
         assert_eq!((&answer[1], &answer[4]["status"]), (&json!(number), &json!("ok")));
         assert_eq!(messages(&answer[4]["response"]).len(), 20);
     }
-    let (_, answer) = wire.read_frame().await;
-    assert!(answer.starts_with(br#"[null,"last","phoenix""#));
+    let answer = loop {
+        // It has said nothing for a while, and may be asked whether it is there.
+        let (kind, answer) = wire.read_frame().await;
+        if kind != 0x89 {
+            break String::from_utf8_lossy(&answer).into_owned();
+        }
+    };
+    assert!(answer.starts_with(r#"[null,"last","phoenix""#), "{answer}");
 }
 
 /// After a power loss a cursor from before it is not whole; what is kept behind it is all there.

@@ -39,8 +39,6 @@ pub struct Lease {
     pub filter: Arc<Filter>,
     /// Told when the consumer is to look whether it may stay.
     pub look: Arc<Notify>,
-    /// Whether the queue was made just now.
-    pub is_new: bool,
 }
 
 /// Why a queue cannot be had.
@@ -155,8 +153,7 @@ impl Book {
         (end, now): (u64, Instant),
         may_have: impl FnOnce(&[Pattern]) -> bool,
     ) -> Result<Lease, OpenError> {
-        let known = self.find(name);
-        let number = match known {
+        let number = match self.find(name) {
             Some(number) => number,
             None if self.len() >= self.bounds.queues_max => return Err(OpenError::TooMany),
             None => {
@@ -179,7 +176,7 @@ impl Book {
         let look = Arc::new(Notify::new());
         queue.consumer = Some(Seat { look: Arc::clone(&look), ticket });
         let (patterns, filter) = (Arc::clone(&queue.patterns), Arc::clone(&queue.filter));
-        Ok(Lease { number, patterns, filter, look, is_new: known.is_none() })
+        Ok(Lease { number, patterns, filter, look })
     }
 
     /// Counts events where they are wanted; `first` is the offset of the first of them.

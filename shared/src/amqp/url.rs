@@ -49,7 +49,11 @@ impl FromStr for AmqpUrl {
 impl fmt::Display for AmqpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.0.scheme == AMQPScheme::AMQPS { "amqps" } else { "amqp" };
-        write!(f, "{scheme}://{}:{}", self.0.authority.host, self.0.authority.port)
+        let (host, port) = (&self.0.authority.host, self.0.authority.port);
+        match host.contains(':') {
+            true => write!(f, "{scheme}://[{host}]:{port}"),
+            false => write!(f, "{scheme}://{host}:{port}"),
+        }
     }
 }
 
@@ -69,7 +73,7 @@ mod tests {
             ("amqp://guest:secret@127.0.0.1:5672/", "amqp://127.0.0.1:5672", "/"),
             ("amqp://guest:secret@10.0.0.10:5673/test", "amqp://10.0.0.10:5673", "test"),
             ("amqps://broker.example", "amqps://broker.example:5671", "/"),
-            ("amqp://u:p@[::1]:5999/%2f", "amqp://::1:5999", "/"),
+            ("amqp://u:p@[::1]:5999/%2f", "amqp://[::1]:5999", "/"),
         ] {
             let url: AmqpUrl = text.parse().unwrap();
             assert_eq!((url.to_string(), url.uri().vhost.as_str()), (shown.to_owned(), vhost));
