@@ -2,19 +2,28 @@
 
 use std::time::Duration;
 
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use actix_http::ConnectionType;
+use actix_web::HttpResponse;
+use actix_web::body::BoxBody;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 
 /// WIRE §3.2: how often a client hears something, though nothing happens.
 pub const COMMENT_EVERY: Duration = Duration::from_secs(15);
 /// What it hears then.
 pub const COMMENT: &[u8] = b":\n\n";
 
-/// The headers of a stream: nobody between us and the client is to hold it up.
-pub fn add_headers(content_type: &'static str, headers: &mut HeaderMap) {
+/// Answers with a stream: nobody between us and the client is to hold it up.
+pub fn respond(content_type: &'static str, body: BoxBody) -> HttpResponse {
+    let mut response = HttpResponse::with_body(StatusCode::OK, body);
+    let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     let buffering = HeaderName::from_static("x-accel-buffering");
     headers.insert(buffering, HeaderValue::from_static("no"));
+    // What follows a stream on its connection would wait for ever.
+    response.head_mut().set_connection_type(ConnectionType::Close);
+    response
 }
 
 /// Appends what stands before the data.

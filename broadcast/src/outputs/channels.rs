@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use actix_http::ConnectionType;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
@@ -28,7 +27,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::census::Place;
 use crate::channels::{Candidate, ChannelError, Channels, Membership, Message};
 use crate::disconnect::Disconnect;
-use crate::event_stream::{COMMENT, COMMENT_EVERY, add_headers};
+use crate::event_stream::{self, COMMENT, COMMENT_EVERY};
 use crate::metrics::Metrics;
 use crate::outputs::Outputs;
 use crate::refusal::Refusal;
@@ -254,11 +253,7 @@ impl Stream {
     }
 
     fn into_response(self) -> HttpResponse {
-        let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(self));
-        add_headers("text/event-stream", response.headers_mut());
-        // What follows a stream on its connection would wait for ever.
-        response.head_mut().set_connection_type(ConnectionType::Close);
-        response
+        event_stream::respond("text/event-stream", BoxBody::new(self))
     }
 }
 

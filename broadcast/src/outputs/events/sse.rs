@@ -8,10 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use actix_http::ConnectionType;
 use actix_web::HttpResponse;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
-use actix_web::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -27,7 +25,7 @@ use crate::catch_up::{CatchUp, Turn};
 use crate::census::Place;
 use crate::cloudevents::{self, Extension, GAP};
 use crate::disconnect::Disconnect;
-use crate::event_stream::{COMMENT, COMMENT_EVERY, add_headers, push_data, push_head};
+use crate::event_stream::{self, COMMENT, COMMENT_EVERY, push_data, push_head};
 use crate::hub::SessionId;
 use crate::outbox::Outbox;
 use crate::publication::{Format, Slot};
@@ -129,11 +127,7 @@ impl Stream {
 
     /// Answers with the stream.
     pub(in crate::outputs) fn into_response(self) -> HttpResponse {
-        let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(self));
-        add_headers("text/event-stream", response.headers_mut());
-        // What follows a stream on its connection would wait for ever.
-        response.head_mut().set_connection_type(ConnectionType::Close);
-        response
+        event_stream::respond("text/event-stream", BoxBody::new(self))
     }
 
     /// The first word: how long to wait before a reconnect, so that those who were cut off at once

@@ -8,10 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use actix_http::ConnectionType;
 use actix_web::HttpResponse;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
-use actix_web::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -24,7 +22,7 @@ use crate::broker;
 use crate::census::Place;
 use crate::cloudevents::{self, Extension, GAP};
 use crate::disconnect::Disconnect;
-use crate::event_stream::{COMMENT, COMMENT_EVERY, add_headers, push_data};
+use crate::event_stream::{self, COMMENT, COMMENT_EVERY, push_data};
 use crate::outputs::queue::headers::ExtraHeaders;
 use crate::publication::Placed;
 use crate::query::Carried;
@@ -110,11 +108,8 @@ pub(in crate::outputs) fn ended(extra: &ExtraHeaders) -> HttpResponse {
 }
 
 fn respond(body: BoxBody, extra: &ExtraHeaders) -> HttpResponse {
-    let mut response = HttpResponse::with_body(StatusCode::OK, body);
-    add_headers("text/event-stream; charset=utf-8", response.headers_mut());
+    let mut response = event_stream::respond("text/event-stream; charset=utf-8", body);
     extra.add_to(response.headers_mut());
-    // What follows a stream on its connection would wait for ever.
-    response.head_mut().set_connection_type(ConnectionType::Close);
     response
 }
 
